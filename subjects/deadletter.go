@@ -1,0 +1,41 @@
+package subjects
+
+import "strconv"
+
+// DeadLetter names an event that a handler gave up:
+// cim-dead.<handler>.<tenant>.<channel>.<event>.<s>, stored in CIM_DEAD_LETTERS.
+type DeadLetter struct {
+	Handler  string
+	Tenant   string
+	Channel  string // the channel type's name in any case, "" for none; parsed: lower case
+	Event    string
+	Sequence uint64 // the event's sequence in CIM_EVENTS, from 1
+}
+
+// Subject is where the dead letter is kept. A name that cannot be a token, and
+// sequence 0, are refused with an *Error.
+func (d DeadLetter) Subject() (string, error) {
+	sequence := strconv.FormatUint(d.Sequence, 10)
+	if d.Sequence == 0 {
+		return "", &Error{Field: fieldSequence, Name: sequence, Problem: validSequence}
+	}
+	return build(deadLetterPrefix, named(fieldHandler, d.Handler), named(fieldTenant, d.Tenant),
+		channel(d.Channel), named(fieldEvent, d.Event), literal(sequence))
+}
+
+// ParseDeadLetter takes a dead letter's subject apart. What is not exactly a
+// subject that Subject writes is refused with an *Error.
+func ParseDeadLetter(subject string) (DeadLetter, error) {
+	p := parse("subject", subject, deadLetterPrefix, "cim-dead.<handler>.<tenant>.<channel>.<event>.<sequence>")
+	d := DeadLetter{
+		Handler:  p.name(fieldHandler),
+		Tenant:   p.name(fieldTenant),
+		Channel:  p.channel(),
+		Event:    p.name(fieldEvent),
+		Sequence: p.sequence(),
+	}
+	if p.err != nil {
+		return DeadLetter{}, p.err
+	}
+	return d, nil
+}
