@@ -105,3 +105,13 @@ func connect(t *testing.T, s *embedded.Server) jetstream.JetStream {
 	require.NoError(t, err)
 	return js
 }
+
+func requireFailed(t *testing.T, s *embedded.Server) {
+	t.Helper()
+	select {
+	case <-s.Failed():
+		require.ErrorIs(t, s.Err(), embedded.ErrFailed)
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "the server's failure is not told")
+	}
+}

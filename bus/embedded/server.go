@@ -96,7 +96,8 @@ func start(ctx context.Context, o Options) (*Server, error) {
 		// What an earlier run left unclean stays so until a server has run.
 		return nil, errors.Join(err, store.close(!store.unclean))
 	}
-	s.watcher.Go(s.watch)
+	streams := srv.JetStreamEnabled() // Configure may have done without
+	s.watcher.Go(func() { s.watch(streams) })
 	return s, nil
 }
 
@@ -138,8 +139,7 @@ func listenError(who string, err error) error {
 }
 
 // watch notices a server that is no longer of use, until Shutdown.
-func (s *Server) watch() {
-	streams := s.srv.JetStreamEnabled() // Configure may have done without
+func (s *Server) watch(streams bool) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {

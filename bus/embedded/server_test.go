@@ -239,8 +239,7 @@ func TestServerThatStopsByItselfIsToldByFailed(t *testing.T) {
 	}
 	require.NoError(t, s.Err())
 	s.Server().Shutdown()
-	<-s.Failed()
-	require.ErrorIs(t, s.Err(), embedded.ErrFailed)
+	requireFailed(t, s)
 }
 
 func TestServerWithoutJetStreamHasNotFailed(t *testing.T) {

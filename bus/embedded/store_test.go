@@ -97,8 +97,7 @@ func TestStoreStaysUncleanAfterTheServerFailed(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, embedded.Options{StoreDir: dir})
 	require.NoError(t, s.Server().ShutdownJetStream())
-	<-s.Failed()
-	require.ErrorIs(t, s.Err(), embedded.ErrFailed)
+	requireFailed(t, s)
 	shutdown(t, s)
 
 	require.True(t, start(t, embedded.Options{StoreDir: dir}).Unclean())
