@@ -43,7 +43,7 @@ const (
 	remedyCimEvent = "send the event as an object, or as a string that holds one JSON object"
 )
 
-func remedy(field string) string {
+func remedyFor(field string) string {
 	if field == "cimEvent" {
 		return remedyCimEvent
 	}
@@ -58,7 +58,7 @@ func (s *scanner) end(field string) error {
 		}
 		s.fail("is not JSON (something follows its value)")
 	}
-	e := &Error{Reason: ReasonNotJSON, Field: field, Offset: int64(s.pos), Problem: s.fault, Remedy: remedy(field)}
+	e := &Error{Reason: ReasonNotJSON, Field: field, Offset: int64(s.pos), Problem: s.fault, Remedy: remedyFor(field)}
 	switch {
 	case s.fault == faultDepth:
 		e.Reason = ReasonTooDeep
@@ -87,7 +87,7 @@ func notUTF8(body []byte) error {
 }
 
 func notAnEvent(field string, kind byte) error {
-	e := &Error{Reason: ReasonNotAnEvent, Field: field, Problem: "is " + kindName(kind) + ", not an event", Remedy: remedy(field)}
+	e := &Error{Reason: ReasonNotAnEvent, Field: field, Problem: "is " + kindName(kind) + ", not an event", Remedy: remedyFor(field)}
 	if kind == '[' && field == "body" {
 		e.Remedy = "publish the items of an array one by one, a message for each event"
 	}

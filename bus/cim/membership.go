@@ -1,6 +1,7 @@
 package cim
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -52,10 +53,7 @@ func (m *Membership) event(name string) []byte {
 
 // appendParticipant uses the agent's id as the participant's too, so that joining and leaving speak of the same one.
 func (m *Membership) appendParticipant(b []byte) []byte {
-	shown := m.Username
-	if shown == "" {
-		shown = m.Agent
-	}
+	shown := cmp.Or(m.Username, m.Agent)
 	b = append(b, `{"id":`...)
 	b = appendString(b, m.Agent)
 	b = append(b, `,"type":"AGENT","role":`...)
