@@ -74,7 +74,7 @@ func TestTheDocumentedSampleGivesTheDocumentedDelivery(t *testing.T) {
 	require.Len(t, e.ListID(), 24)
 	at, err := time.Parse(time.RFC3339, unmarshalText(t, field(t, delivery, "time")))
 	require.NoError(t, err)
-	require.Equal(t, string(field(t, event, "timestamp")), string(marshal(at.UnixMilli())))
+	require.Equal(t, string(field(t, event, "timestamp")), marshal(at.UnixMilli()))
 	require.Nil(t, field(t, delivery, "roomInfo"))
 
 	bare, err := Decode(event, "")

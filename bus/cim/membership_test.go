@@ -100,14 +100,14 @@ func TestOnlyFourEventsAreMembershipAndOneIsTransient(t *testing.T) {
 }
 
 // shape collects the paths of all keys of a JSON object.
-func shape(t *testing.T, raw []byte, path string, into map[string]bool) {
+func shape(raw []byte, path string, into map[string]bool) {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(raw, &members) != nil {
 		return
 	}
 	for key, value := range members {
 		into[path+key] = true
-		shape(t, value, path+key+".", into)
+		shape(value, path+key+".", into)
 	}
 }
 
@@ -125,8 +125,8 @@ func TestMembershipEventsHaveTheShapeOfThePlatforms(t *testing.T) {
 
 	theirs, ours := map[string]bool{}, map[string]bool{}
 	e := fixture(t, AgentUnsubscribed)
-	shape(t, e.Body, "", theirs)
-	shape(t, Unsubscribed(m), "", ours)
+	shape(e.Body, "", theirs)
+	shape(Unsubscribed(m), "", ours)
 	for path := range ours {
 		require.True(t, theirs[path], "%s is in none of the platform's events", path)
 	}

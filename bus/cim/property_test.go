@@ -61,10 +61,12 @@ func route(t require.TestingT, body []byte, conversation string) routing {
 
 func at(in any, path ...string) (any, bool) {
 	for _, key := range path {
-		object, ok := in.(map[string]any)
-		if in, ok = object[key]; !ok {
+		object, _ := in.(map[string]any) // of nil, nothing is found
+		found, ok := object[key]
+		if !ok {
 			return nil, false
 		}
+		in = found
 	}
 	return in, true
 }
