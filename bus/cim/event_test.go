@@ -167,6 +167,19 @@ func TestStatusAndListIDOfASession(t *testing.T) {
 	}
 }
 
+func TestTheSessionsIdAndCustomerAreReadRaw(t *testing.T) {
+	for session, want := range map[string][2]string{
+		`{"id":"no","customer":{"_id":"no"},"customer":{"_id": "1"},"\u0069d":"s"}`: {"s", `{"_id": "1"}`},
+		`{"id":5,"customer":"text"}`: {"", ""},
+		`{}`:                         {"", ""},
+		`null`:                       {"", ""},
+	} {
+		e := decode(t, `{"id":"1","name":"X","channelSession":`+session+`}`)
+		id, customer := e.SessionParts()
+		require.Equal(t, want, [2]string{id, string(customer)})
+	}
+}
+
 func TestAnEventPutTogetherWronglyIsReadAsEmpty(t *testing.T) {
 	for _, broken := range []string{`{"state":"`, `{"state":"\`, `{"state":{"name":"\u12`, `{"data":{"reason":"`, `{`, `x`, `""`} {
 		e := Event{Name: TopicStateChangeEvent, Session: []byte(broken), Body: []byte(broken)}
