@@ -2,7 +2,6 @@ package bustest
 
 import (
 	"errors"
-	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -31,7 +30,7 @@ type Proxy struct {
 
 // pair is one client's connection and its continuation to the server.
 type pair struct {
-	client, server net.Conn
+	client, server *net.TCPConn
 	cut            chan struct{}
 	once           sync.Once
 }
@@ -64,7 +63,7 @@ func (p *Proxy) Cut() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.pairs {
-		c.end(reset)
+		c.end()
 	}
 	return len(p.pairs)
 }
@@ -143,27 +142,30 @@ func (p *Proxy) join(client net.Conn) {
 		reset(client)
 		return
 	}
-	c := &pair{client: client, server: server, cut: make(chan struct{})}
+	c := &pair{client: client.(*net.TCPConn), server: server.(*net.TCPConn), cut: make(chan struct{})}
 	p.mu.Lock()
 	if p.refuse || p.closed {
-		c.end(reset)
+		c.end()
 	}
 	p.pairs[c] = struct{}{}
 	p.mu.Unlock()
 
 	var ways sync.WaitGroup
-	ways.Go(func() { p.carry(c, client, server) })
-	ways.Go(func() { p.carry(c, server, client) })
+	ways.Go(func() { p.carry(c, c.client, c.server) })
+	ways.Go(func() { p.carry(c, c.server, c.client) })
 	ways.Wait()
 	p.mu.Lock()
 	delete(p.pairs, c)
 	p.mu.Unlock()
+	_ = client.Close()
+	_ = server.Close()
 }
 
-// carry copies one way until either end closes or the connection is cut.
-func (p *Proxy) carry(c *pair, from io.Reader, to io.Writer) {
-	// An end that comes from one side reaches the other behind the last bytes.
-	defer c.end(finish)
+// carry copies one way until its source ends, and passes the end on behind the
+// last byte. The other way goes on by itself: a server's last words to a client
+// that has gone must not cost the client's last words.
+func (p *Proxy) carry(c *pair, from, to *net.TCPConn) {
+	defer func() { _ = to.CloseWrite() }()
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buf)
@@ -184,15 +186,14 @@ func (p *Proxy) carry(c *pair, from io.Reader, to io.Writer) {
 	}
 }
 
-func (c *pair) end(conn func(net.Conn)) {
+// end cuts the pair.
+func (c *pair) end() {
 	c.once.Do(func() {
 		close(c.cut)
-		conn(c.client)
-		conn(c.server)
+		reset(c.client)
+		reset(c.server)
 	})
 }
-
-func finish(conn net.Conn) { _ = conn.Close() }
 
 // reset closes a connection and drops what it still holds.
 func reset(conn net.Conn) {
