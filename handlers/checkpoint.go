@@ -1,0 +1,101 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/subjects"
+)
+
+// checkpointEvery is how many commits a conversation makes before its state is written down; what lies behind the last
+// checkpoint is folded again from the index when the state is loaded.
+const checkpointEvery = 64
+
+// checkpoint is a state at one sequence, and the index entry of that same sequence.
+type checkpoint struct {
+	sequence, indexSeq uint64
+	state              []byte
+	taken              time.Time
+}
+
+// checkpointIfDue writes the state down every so many commits. In balanced durability a checkpoint waits until everything it
+// covers has reached the disk: one that outlived the events it was folded from would be believed.
+func (c *conversation) checkpointIfDue(ctx context.Context) error {
+	if c.state == nil {
+		return nil
+	}
+	if c.snapshot == nil && c.uncovered >= checkpointEvery {
+		if err := c.takeSnapshot(); err != nil {
+			return err
+		}
+	}
+	return c.writeSnapshot(ctx)
+}
+
+// checkpointIdle writes the state of a conversation that has gone quiet.
+func (c *conversation) checkpointIdle(ctx context.Context) error {
+	if c.state == nil {
+		return nil
+	}
+	if c.snapshot == nil && c.uncovered > 0 {
+		if err := c.takeSnapshot(); err != nil {
+			return err
+		}
+	}
+	return c.writeSnapshot(ctx)
+}
+
+func (c *conversation) takeSnapshot() error {
+	state, err := c.state.MarshalBinary()
+	if err != nil {
+		return fmt.Errorf("checkpoint of conversation: %w", err)
+	}
+	c.snapshot = &checkpoint{sequence: c.committed, indexSeq: c.indexSeq, state: state, taken: time.Now()}
+	c.uncovered = 0
+	return nil
+}
+
+func (c *conversation) writeSnapshot(ctx context.Context) error {
+	s := c.snapshot
+	if s == nil || time.Since(s.taken) < c.w.holdback {
+		return nil
+	}
+	c.snapshot = nil
+	subject, err := subjects.ConversationKey{Tenant: c.key.tenant, Conversation: c.key.conversation}.Subject()
+	if err != nil {
+		return fmt.Errorf("checkpoint of conversation: %w", err)
+	}
+	h := nats.Header{
+		bus.HeaderSequence:      []string{strconv.FormatUint(s.sequence, 10)},
+		bus.HeaderIndexSequence: []string{strconv.FormatUint(s.indexSeq, 10)},
+	}
+	err = c.publish(ctx, s.sequence, derived{stream: bus.StreamConversations, msg: &nats.Msg{Subject: subject, Header: h, Data: s.state}})
+	if errors.Is(err, errTooLarge) {
+		c.w.log.Warn("conversation too large for a checkpoint, its history is folded at every start", "tenant", c.key.tenant, "bytes", len(s.state))
+		return nil
+	}
+	return err
+}
+
+// load brings the state to where it was before event s.
+func (c *conversation) load(ctx context.Context, s uint64) error {
+	if c.state != nil {
+		return nil
+	}
+	return c.w.persist(ctx, bus.StreamConversations, func() error {
+		l := loader{bus: c.w.bus, log: c.w.log, newState: c.w.handler.NewState, key: c.key, before: s}
+		state, err := l.load(ctx, mark{stream: c.indexSeq, sequence: c.committed})
+		if err != nil {
+			return err
+		}
+		c.marks[l.subject] = l.checkpoint
+		c.state = state
+		return nil
+	})
+}

@@ -1,0 +1,139 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cimbus/cimbus/bus"
+)
+
+// pinGroup is the priority group of every durable: all its workers, of which one is pinned.
+const pinGroup = "workers"
+
+// apiTimeout bounds one question to the JetStream API.
+const apiTimeout = 5 * time.Second
+
+// ensureConsumer creates the handler's durable, or brings the settings of an existing one up to date. Where it begins is
+// decided once, at its creation: a durable that exists goes on where it was.
+func (w *Worker) ensureConsumer(ctx context.Context) error {
+	want := jetstream.ConsumerConfig{
+		Durable:        w.handler.durable(),
+		Description:    "cimbus handler " + w.handler.Name,
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		AckWait:        w.handler.AckWait,
+		MaxDeliver:     -1,
+		MaxAckPending:  w.handler.MaxAckPending,
+		DeliverPolicy:  jetstream.DeliverAllPolicy,
+		PriorityPolicy: jetstream.PriorityPolicyPinned,
+		PriorityGroups: []string{pinGroup},
+		PinnedTTL:      w.handler.PinnedTTL,
+	}
+	have, err := w.js.Consumer(ctx, bus.StreamEvents, want.Durable)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		if !w.handler.FromStart {
+			stream, err := w.js.Stream(ctx, bus.StreamEvents)
+			if err != nil {
+				return fmt.Errorf("create consumer %s: %w", want.Durable, err)
+			}
+			// A consumer that delivers new messages only cannot be reset, one that begins at the next sequence can.
+			want.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+			want.OptStartSeq = stream.CachedInfo().State.LastSeq + 1
+			if w.resumeAt > 0 {
+				want.OptStartSeq = min(want.OptStartSeq, w.resumeAt)
+			}
+		}
+	case err != nil:
+		return fmt.Errorf("look up consumer %s: %w", want.Durable, err)
+	default:
+		info := have.CachedInfo().Config
+		if info.AckWait == want.AckWait && info.MaxAckPending == want.MaxAckPending && info.PinnedTTL == want.PinnedTTL {
+			return nil
+		}
+		info.AckWait, info.MaxAckPending, info.PinnedTTL = want.AckWait, want.MaxAckPending, want.PinnedTTL
+		want = info
+	}
+	if _, err := w.js.CreateOrUpdateConsumer(ctx, bus.StreamEvents, want); err != nil {
+		return fmt.Errorf("create consumer %s: %w", want.Durable, err)
+	}
+	return nil
+}
+
+// persistConsumer creates the durable again after it was deleted.
+func (w *Worker) persistConsumer() error {
+	return w.persist(w.ctx, "consumer "+w.handler.durable(), func() error {
+		ctx, cancel := context.WithTimeout(w.ctx, apiTimeout)
+		defer cancel()
+		return w.ensureConsumer(ctx)
+	})
+}
+
+// reset makes the durable begin again after its acknowledgement floor, or where the events begin that are to be done again.
+func (w *Worker) reset(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	resp, err := w.js.ResetConsumer(ctx, bus.StreamEvents, w.handler.durable())
+	if err == nil && w.redoFrom > 0 && resp.ResetSeq > w.redoFrom && !w.redone {
+		_, err = w.js.ResetConsumerToSequence(ctx, bus.StreamEvents, w.handler.durable(), w.redoFrom)
+	}
+	if err != nil {
+		return fmt.Errorf("reset consumer %s: %w", w.handler.durable(), err)
+	}
+	w.redone = true
+	return nil
+}
+
+// unpin lets a standby take over at once.
+func (w *Worker) unpin() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), time.Second)
+	defer cancel()
+	stream, err := w.js.Stream(ctx, bus.StreamEvents)
+	if err == nil {
+		err = stream.UnpinConsumer(ctx, w.handler.durable(), pinGroup)
+	}
+	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		w.log.Debug("standby not told, it takes over by itself", "error", err)
+	}
+}
+
+// planRedo finds the events that are to be done again: in balanced durability streams reach the disk each at its own time, so
+// after an unclean stop the index may tell of deliveries that were lost. All events stored in the last seconds before it are
+// compared with what is really there.
+func (w *Worker) planRedo(ctx context.Context) error {
+	srv := w.bus.Server()
+	if w.holdback == 0 || srv == nil || !srv.Unclean() {
+		return nil
+	}
+	stream, err := w.js.Stream(ctx, bus.StreamEvents)
+	if err != nil {
+		return err
+	}
+	state := stream.CachedInfo().State
+	if state.Msgs == 0 {
+		return nil
+	}
+	since := state.LastTime.Add(-balancedHoldback)
+	low, high := state.FirstSeq, state.LastSeq
+	for low < high {
+		mid := low + (high-low)/2
+		m, err := w.bus.NextMessage(ctx, bus.StreamEvents, mid, "cim.*.*.*")
+		switch {
+		case errors.Is(err, bus.ErrNoMessage):
+			high = mid
+		case err != nil:
+			return err
+		case m.Time.Before(since):
+			low = m.Sequence + 1
+		default:
+			high = mid
+		}
+	}
+	w.redoFrom, w.redoUntil = low, state.LastSeq
+	w.log.Warn("the last run ended without a shutdown, comparing the latest events with what was delivered", "from", low, "to", state.LastSeq)
+	return nil
+}

@@ -1,0 +1,224 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/cim"
+	"github.com/cimbus/cimbus/subjects"
+)
+
+// conversation is what one epoch knows of one conversation. Its lane owns it.
+type conversation struct {
+	w   *Worker
+	key laneKey
+
+	touched   bool            // the last index entry was read
+	committed uint64          // Cim-Sequence of the last index entry
+	indexSeq  uint64          // its sequence in CIM_INDEX
+	state     State           // nil until the first event above committed
+	marks     map[string]mark // the last message of each subject this conversation writes to
+	takes     int             // how often the event at hand was taken from the start
+	uncovered int             // commits since the last checkpoint
+	snapshot  *checkpoint     // taken, waiting to be old enough to be written
+}
+
+func newConversation(w *Worker, key laneKey) *conversation {
+	return &conversation{w: w, key: key, marks: map[string]mark{}}
+}
+
+// forget drops all that was known, so that the next step reads it anew.
+func (c *conversation) forget() {
+	*c = conversation{w: c.w, key: c.key, marks: map[string]mark{}, takes: c.takes}
+}
+
+// process brings one event to its end: it returns how the source is to be acknowledged, or ctx's error. An event that another
+// worker overtook is taken again from the start, with all that is known of the conversation read anew.
+func (c *conversation) process(ctx context.Context, e Event, why *invalid) (acknowledgement, error) {
+	for c.takes = 1; ; c.takes++ {
+		ack, err := c.commit(ctx, e, why)
+		if !errors.Is(err, errOvertaken) {
+			return ack, err
+		}
+		c.w.log.Debug("overtaken, reading the conversation anew", "tenant", c.key.tenant, "sequence", e.Sequence)
+		c.forget()
+	}
+}
+
+// commit is the commit protocol. Everything that makes "exactly once, in order" true is in it and in the fence:
+//
+//  0. an event at or below the last index entry is committed: acknowledge it
+//  1. fold the event; write the records of the memberships it changed
+//  2. publish the deliveries, wait for all acknowledgements
+//  3. publish the index entry: now the event is committed
+//  4. acknowledge it (the caller's)
+func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (acknowledgement, error) {
+	if handler := bus.LastHeader(e.Header, bus.HeaderRedriveHandler); handler != "" && handler != c.w.handler.Name {
+		return acknowledged, nil // redriven for another handler
+	}
+	if c.w.commits() {
+		if err := c.touch(ctx); err != nil {
+			return acknowledged, err
+		}
+		if e.Sequence <= c.committed && !c.w.redoes(e.Sequence) {
+			return acknowledged, nil
+		}
+	}
+	if why != nil {
+		return c.bury(ctx, &e, failure{reason: why.reason, err: why.err, first: time.Now()})
+	}
+	if c.w.commits() {
+		if err := c.load(ctx, e.Sequence); err != nil {
+			return acknowledged, err
+		}
+		if !cim.IsTransient(e.Name) {
+			changes, err := c.state.Fold(&e)
+			if err != nil {
+				return c.bury(ctx, &e, failure{reason: ReasonInvalidEvent, err: err, first: time.Now()})
+			}
+			if err := c.publishMembers(ctx, &e, changes); err != nil {
+				return acknowledged, err
+			}
+		}
+		e.Audience = c.state.Audience(&e)
+	}
+	deliveries, outcome, failed := c.attempt(ctx, &e)
+	if err := ctx.Err(); err != nil {
+		return acknowledged, err
+	}
+	if failed != nil {
+		return c.bury(ctx, &e, *failed)
+	}
+	if err := c.deliver(ctx, &e, deliveries); err != nil {
+		if errors.Is(err, errTooLarge) {
+			return c.bury(ctx, &e, failure{reason: ReasonTooLarge, err: err, first: time.Now()})
+		}
+		return acknowledged, err
+	}
+	if cim.IsTransient(e.Name) {
+		return acknowledged, nil
+	}
+	return acknowledged, c.index(ctx, &e, outcome)
+}
+
+// touch reads the last index entry, once.
+func (c *conversation) touch(ctx context.Context) error {
+	if c.touched {
+		return nil
+	}
+	subject, err := subjects.Index{Tenant: c.key.tenant, Conversation: c.key.conversation}.Subject()
+	if err != nil {
+		return fmt.Errorf("index of conversation: %w", err)
+	}
+	return c.w.persist(ctx, bus.StreamIndex, func() error {
+		last, err := lastOn(ctx, c.w.bus, bus.StreamIndex, subject)
+		if err != nil {
+			return err
+		}
+		c.marks[subject] = last
+		c.committed, c.indexSeq, c.touched = last.sequence, last.stream, true
+		return nil
+	})
+}
+
+// publishMembers writes the member records that e changed, before any delivery of e.
+func (c *conversation) publishMembers(ctx context.Context, e *Event, changes []MemberChange) error {
+	out := make([]derived, 0, len(changes))
+	for _, m := range changes {
+		key := subjects.MemberKey{Tenant: c.key.tenant, Agent: m.Agent, Conversation: c.key.conversation}
+		subject, err := key.Subject()
+		if err != nil {
+			return fmt.Errorf("member record: %w", err)
+		}
+		body, err := json.Marshal(bus.Member{Role: m.Role, Since: m.Since, Left: m.Left})
+		if err != nil {
+			return fmt.Errorf("member record: %w", err)
+		}
+		h := nats.Header{bus.HeaderSequence: []string{strconv.FormatUint(e.Sequence, 10)}}
+		if m.Left != 0 {
+			h[headerTTL] = []string{c.w.bus.LeftMembersTTL().String()}
+		}
+		out = append(out, derived{stream: bus.StreamMembers, msg: &nats.Msg{Subject: subject, Header: h, Data: body}})
+	}
+	return c.publish(ctx, e.Sequence, out...)
+}
+
+// headerTTL makes the server delete a message after that time.
+const headerTTL = "Nats-TTL"
+
+// deliver publishes the deliveries. One agent's are published one after the other, so that a notice is never stored before
+// the event it follows; different agents' go together.
+func (c *conversation) deliver(ctx context.Context, e *Event, deliveries []Delivery) error {
+	for len(deliveries) > 0 {
+		var wave []derived
+		var rest []Delivery
+		taken := make(map[string]bool, len(deliveries))
+		for _, d := range deliveries {
+			if taken[d.Agent] {
+				rest = append(rest, d)
+				continue
+			}
+			taken[d.Agent] = true
+			msg, err := c.message(e, d)
+			if err != nil {
+				return err
+			}
+			if d.Transient {
+				if err := c.w.bus.Conn().PublishMsg(msg); err != nil {
+					c.w.outage.report("transient", err)
+				}
+				continue
+			}
+			wave = append(wave, derived{stream: bus.StreamDeliveries, msg: msg})
+		}
+		if err := c.publish(ctx, e.Sequence, wave...); err != nil {
+			return err
+		}
+		deliveries = rest
+	}
+	return nil
+}
+
+// message puts a delivery on its subject.
+func (c *conversation) message(e *Event, d Delivery) (*nats.Msg, error) {
+	name := subjects.Delivery{Tenant: c.key.tenant, Agent: d.Agent, Type: d.Type, Conversation: c.key.conversation}
+	h := derivedHeader(e)
+	for k, v := range bus.Foreign(d.Header) {
+		h[k] = v
+	}
+	if d.Transient {
+		delete(h, bus.HeaderSequence)
+		h[bus.HeaderTransient] = []string{"true"}
+		subject, err := name.Live()
+		return &nats.Msg{Subject: subject, Header: h, Data: d.Payload}, err
+	}
+	subject, err := name.Subject()
+	return &nats.Msg{Subject: subject, Header: h, Data: d.Payload}, err
+}
+
+// index publishes the index entry and so commits e.
+func (c *conversation) index(ctx context.Context, e *Event, outcome string) error {
+	if !c.w.commits() {
+		return nil
+	}
+	subject, err := subjects.Index{Tenant: c.key.tenant, Conversation: c.key.conversation}.Subject()
+	if err != nil {
+		return fmt.Errorf("index entry: %w", err)
+	}
+	h := derivedHeader(e)
+	h[bus.HeaderOutcome] = []string{outcome}
+	if err := c.publish(ctx, e.Sequence, derived{stream: bus.StreamIndex, msg: &nats.Msg{Subject: subject, Header: h}}); err != nil {
+		return err
+	}
+	last := c.marks[subject]
+	c.committed, c.indexSeq = last.sequence, last.stream
+	c.uncovered++
+	return c.checkpointIfDue(ctx)
+}

@@ -1,0 +1,54 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/subjects"
+)
+
+// maxErrorText bounds the error text a dead letter carries in its header, in bytes.
+const maxErrorText = 2048
+
+// bury makes a dead letter of e and commits it: first the dead letter with payload and reason, then the index entry, and only then
+// may the source be terminated. One that the server refuses for its size goes without the payload and says so.
+func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowledgement, error) {
+	name := subjects.DeadLetter{
+		Handler: c.w.handler.Name, Tenant: e.Source.Tenant, Channel: e.Source.Channel, Event: e.Source.Event, Sequence: e.Sequence,
+	}
+	subject, err := name.Subject()
+	if err != nil {
+		return acknowledged, fmt.Errorf("dead letter: %w", err)
+	}
+	text := f.err.Error()
+	h := derivedHeader(e)
+	h[bus.HeaderHandler] = []string{c.w.handler.Name}
+	h[bus.HeaderReason] = []string{f.reason}
+	h[bus.HeaderError] = []string{text[:min(len(text), maxErrorText)]}
+	h[bus.HeaderAttempts] = []string{strconv.Itoa(max(f.attempts, 1))}
+	h[bus.HeaderFirstAttempt] = []string{f.first.UTC().Format(time.RFC3339Nano)}
+	h[bus.HeaderLastAttempt] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
+
+	err = c.publish(ctx, e.Sequence, derived{stream: bus.StreamDeadLetters, msg: &nats.Msg{Subject: subject, Header: h, Data: e.Payload}})
+	if errors.Is(err, errTooLarge) {
+		h = cloneHeader(h)
+		h[bus.HeaderTruncated] = []string{strconv.Itoa(len(e.Payload))}
+		err = c.publish(ctx, e.Sequence, derived{stream: bus.StreamDeadLetters, msg: &nats.Msg{Subject: subject, Header: h}})
+	}
+	if err != nil {
+		return acknowledged, err
+	}
+	if err := c.index(ctx, e, bus.OutcomeDeadLetter); err != nil {
+		return acknowledged, err
+	}
+	c.w.log.Warn("event became a dead letter", "reason", f.reason, "tenant", e.Source.Tenant, "event", e.Source.Event,
+		"sequence", e.Sequence, "attempts", max(f.attempts, 1))
+	c.w.stats.deadLetters.Add(1)
+	return acknowledgement{term: f.reason}, nil
+}

@@ -1,0 +1,176 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cimbus/cimbus/bus"
+)
+
+// headerExpected makes the server refuse a message unless the last one on its subject has this stream sequence.
+const headerExpected = "Nats-Expected-Last-Subject-Sequence"
+
+// The server's err_codes that the fence reads.
+const (
+	codeWrongLastSequence  = 10071 // another message is the subject's last
+	codeConcurrentSequence = 10164 // the same, found while replicas agree
+	codeMessageTooLarge    = 10054
+)
+
+// mark is what is known of the last message on a subject.
+type mark struct {
+	known    bool   // read or written by this epoch; otherwise optimistic: none
+	stream   uint64 // its stream sequence, 0 = there is none
+	sequence uint64 // its Cim-Sequence
+}
+
+// derived is a message made of an event, and the stream that keeps it.
+type derived struct {
+	stream string
+	msg    *nats.Msg
+}
+
+// publish makes sure that each of out is stored exactly once for event s, whoever else tries the same: every message expects
+// the last one of its subject to be the one this worker knows of. Cached Cim-Sequence at or above s: done before. It returns
+// nil when all are stored, errOvertaken when another worker is ahead, errTooLarge when one can never be stored, or ctx's
+// error. An outage is waited out.
+func (c *conversation) publish(ctx context.Context, s uint64, out ...derived) error {
+	futures := make([]jetstream.PubAckFuture, len(out))
+	failed := make([]error, len(out))
+	for i, d := range out {
+		if c.marks[d.msg.Subject].sequence >= s {
+			continue
+		}
+		futures[i], failed[i] = c.send(d)
+	}
+	for i, d := range out {
+		if futures[i] != nil {
+			failed[i] = c.await(ctx, s, d, futures[i])
+		}
+		if failed[i] == nil {
+			continue
+		}
+		if err := c.settle(ctx, s, d, failed[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *conversation) send(d derived) (jetstream.PubAckFuture, error) {
+	d.msg.Header[headerExpected] = []string{strconv.FormatUint(c.marks[d.msg.Subject].stream, 10)}
+	return c.w.js.PublishMsgAsync(d.msg)
+}
+
+func (c *conversation) await(ctx context.Context, s uint64, d derived, f jetstream.PubAckFuture) error {
+	select {
+	case ack := <-f.Ok():
+		c.marks[d.msg.Subject] = mark{known: true, stream: ack.Sequence, sequence: s}
+		return nil
+	case err := <-f.Err():
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// settle finds out what became of a message whose publish failed, and publishes it again until it is stored. The subject's
+// last message, read from the leader, decides; the error does not: a lost acknowledgement and a lost message look the same.
+func (c *conversation) settle(ctx context.Context, s uint64, d derived, cause error) error {
+	subject := d.msg.Subject
+	for n := 1; ; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if tooLarge(cause) {
+			return fmt.Errorf("%w: %d bytes for %s", errTooLarge, len(d.msg.Data), subject)
+		}
+		if !conflict(cause) {
+			c.w.outage.report(d.stream, cause)
+			if err := pause(ctx, outagePolicy.wait(n)); err != nil {
+				return err
+			}
+		}
+		cached := c.marks[subject]
+		last, err := lastOn(ctx, c.w.bus, d.stream, subject)
+		if err != nil {
+			cause = err
+			continue
+		}
+		switch {
+		case last.sequence == s, last.sequence > s && c.w.trustsFences(s, c.takes):
+			c.marks[subject] = last
+			return nil
+		case last.sequence > s, cached.known && last.stream != cached.stream:
+			return errOvertaken
+		}
+		c.marks[subject] = last
+		again := derived{stream: d.stream, msg: &nats.Msg{Subject: subject, Header: cloneHeader(d.msg.Header), Data: d.msg.Data}}
+		f, err := c.send(again)
+		if err == nil {
+			err = c.await(ctx, s, again, f)
+		}
+		if err == nil {
+			c.w.outage.over(d.stream)
+			return nil
+		}
+		cause = err
+	}
+}
+
+// lastOn reads the last message of a subject from the leader; none is a mark of zeros.
+func lastOn(ctx context.Context, b *bus.Bus, stream, subject string) (mark, error) {
+	m, err := b.LastMessage(ctx, stream, subject)
+	if errors.Is(err, bus.ErrNoMessage) {
+		return mark{known: true}, nil
+	}
+	if err != nil {
+		return mark{}, err
+	}
+	return mark{known: true, stream: m.Sequence, sequence: bus.SequenceOf(m.Header)}, nil
+}
+
+func conflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == codeWrongLastSequence || api.ErrorCode == codeConcurrentSequence)
+}
+
+func tooLarge(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrMaxPayload) || errors.As(err, &api) && api.ErrorCode == codeMessageTooLarge
+}
+
+func cloneHeader(h nats.Header) nats.Header {
+	out := make(nats.Header, len(h))
+	for k, v := range h {
+		out[k] = append([]string(nil), v...)
+	}
+	return out
+}
+
+// maxHeaderValue bounds what an event's own words may take in the headers of what is made of it, in bytes.
+const maxHeaderValue = 512
+
+// derivedHeader are the headers of everything made of e: what the publisher sent that is not reserved, and the bus's own.
+func derivedHeader(e *Event) nats.Header {
+	h := bus.Foreign(e.Header)
+	set := func(key, value string) {
+		if value != "" {
+			h[key] = []string{value[:min(len(value), maxHeaderValue)]}
+		}
+	}
+	set(bus.HeaderConversation, e.Conversation)
+	set(bus.HeaderChannel, e.Channel)
+	set(bus.HeaderEventID, e.ID)
+	set(bus.HeaderEventName, e.Name)
+	set(bus.HeaderSequence, strconv.FormatUint(e.Sequence, 10))
+	set(bus.HeaderSourceSubject, e.Subject)
+	set(bus.HeaderSourceTime, e.Stored.UTC().Format(time.RFC3339Nano))
+	return h
+}

@@ -1,0 +1,160 @@
+package handlers
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cimbus/cimbus/bus"
+)
+
+// How long a conversation stays in memory after its last event, and when its checkpoint is written.
+const (
+	idleCheckpoint = 2 * time.Second
+	idleForget     = 2 * time.Minute
+)
+
+// lane is one conversation's queue. Events of one lane are worked on one after the other, lanes side by side; a lane has a
+// goroutine only while it has work.
+type lane struct {
+	e       *epoch
+	key     laneKey
+	queue   []*item
+	running bool
+	used    time.Time
+	conv    *conversation // the running goroutine's
+}
+
+// enqueue puts an item at the end of its lane. Beyond maxHeld waiting events only their sequence is kept. The lock is held.
+func (e *epoch) enqueue(key laneKey, it *item) {
+	e.items[it.sequence] = it
+	l := e.lanes[key]
+	if l == nil {
+		l = &lane{e: e, key: key, conv: newConversation(e.w, key)}
+		e.lanes[key] = l
+	}
+	if len(l.queue) < maxHeld {
+		it.held = true
+		e.held++
+	} else {
+		it.event, it.why = Event{}, nil
+	}
+	l.queue = append(l.queue, it)
+	e.startLocked(l, l.work)
+}
+
+// startLocked gives a lane a goroutine unless it has one.
+func (e *epoch) startLocked(l *lane, work func()) {
+	if l.running {
+		return
+	}
+	l.running = true
+	e.wg.Add(1)
+	e.w.lanes.Add(1)
+	go func() {
+		defer e.wg.Done()
+		defer e.w.lanes.Done()
+		work()
+	}()
+}
+
+// work handles the queue until it is empty or the epoch is over.
+func (l *lane) work() {
+	for {
+		it := l.take()
+		if it == nil {
+			return
+		}
+		if !it.held {
+			if !l.fetch(it) {
+				continue
+			}
+		}
+		ack, err := l.conv.process(l.e.ctx, it.event, it.why)
+		if err != nil {
+			if l.e.ctx.Err() == nil {
+				l.e.end(err)
+			}
+			l.stop()
+			return
+		}
+		l.e.finish(it, ack)
+	}
+}
+
+// take removes the head of the queue; with none left, or the epoch over, the lane stops.
+func (l *lane) take() *item {
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	if len(l.queue) == 0 || l.e.ctx.Err() != nil {
+		l.queue = nil
+		l.running, l.used = false, time.Now()
+		return nil
+	}
+	it := l.queue[0]
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
+	return it
+}
+
+func (l *lane) stop() {
+	l.e.mu.Lock()
+	l.running = false
+	l.e.mu.Unlock()
+}
+
+// fetch reads an event again of which only the sequence was kept. One that is gone has expired or was erased: nobody shall get
+// it any more, so it is acknowledged.
+func (l *lane) fetch(it *item) bool {
+	var gone bool
+	err := l.e.w.persist(l.e.ctx, bus.StreamEvents, func() error {
+		m, err := l.e.w.bus.MessageAt(l.e.ctx, bus.StreamEvents, it.sequence)
+		if errors.Is(err, bus.ErrNoMessage) {
+			gone = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		it.event, _, it.why = decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
+		return nil
+	})
+	if err == nil && gone {
+		l.e.finish(it, acknowledged)
+	}
+	return err == nil && !gone
+}
+
+// sweep writes the checkpoints of conversations gone quiet and forgets those that stay so. With the zero time, at the end of a
+// drain, every conversation counts as quiet.
+func (e *epoch) sweep(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, l := range e.lanes {
+		if l.running {
+			continue
+		}
+		quiet := now.Sub(l.used)
+		if quiet > idleForget && l.conv.uncovered == 0 && l.conv.snapshot == nil {
+			delete(e.lanes, key)
+			continue
+		}
+		if (now.IsZero() || quiet > idleCheckpoint) && (l.conv.uncovered > 0 || l.conv.snapshot != nil) {
+			e.startLocked(l, l.checkpoint)
+		}
+	}
+}
+
+// checkpoint writes a quiet conversation's state down, then goes on with what came meanwhile.
+func (l *lane) checkpoint() {
+	if err := l.conv.checkpointIdle(l.e.ctx); err != nil {
+		if !errors.Is(err, errOvertaken) {
+			l.stop()
+			if l.e.ctx.Err() == nil {
+				l.e.end(err)
+			}
+			return
+		}
+		l.conv.forget()
+	}
+	l.work()
+}

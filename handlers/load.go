@@ -1,0 +1,128 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/subjects"
+)
+
+// LoadState returns what the log says of a conversation now: its last checkpoint, and the committed events after it folded in.
+// newState is the committing handler's. The second result is the sequence of the last committed event, 0 if there is none.
+func LoadState(ctx context.Context, b *bus.Bus, newState func(tenant, conversation string) State, tenant, conversation string) (State, uint64, error) {
+	subject, err := subjects.Index{Tenant: tenant, Conversation: conversation}.Subject()
+	if err != nil {
+		return nil, 0, fmt.Errorf("load conversation: %w", err)
+	}
+	last, err := lastOn(ctx, b, bus.StreamIndex, subject)
+	if err != nil {
+		return nil, 0, fmt.Errorf("load conversation: %w", err)
+	}
+	l := loader{bus: b, log: b.Logger(), newState: newState, key: laneKey{tenant, conversation}, before: math.MaxUint64}
+	state, err := l.load(ctx, last)
+	if err != nil {
+		return nil, 0, fmt.Errorf("load conversation: %w", err)
+	}
+	return state, last.sequence, nil
+}
+
+// loader brings a conversation's state to where it was before one event: the checkpoint, then the index entries after it with
+// their events.
+type loader struct {
+	bus      *bus.Bus
+	log      hclog.Logger
+	newState func(tenant, conversation string) State
+	key      laneKey
+	before   uint64 // events from this sequence on stay out
+
+	subject    string // of the checkpoint
+	checkpoint mark   // the last message there
+}
+
+// load reads up to last, the conversation's last index entry.
+func (l *loader) load(ctx context.Context, last mark) (State, error) {
+	state, covered, next, err := l.readCheckpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if last.sequence > covered && last.stream < next {
+		next = 1 // the index was made anew since the checkpoint
+	}
+	return state, l.foldIndex(ctx, state, covered, next)
+}
+
+// readCheckpoint returns the checkpointed state, the sequence it covers and where in the index its successors begin. A
+// checkpoint that is missing, unreadable or covers too much leaves an empty state: the whole index is folded then.
+func (l *loader) readCheckpoint(ctx context.Context) (state State, covered, next uint64, err error) {
+	fresh := func() State { return l.newState(l.key.tenant, l.key.conversation) }
+	l.subject, err = subjects.ConversationKey{Tenant: l.key.tenant, Conversation: l.key.conversation}.Subject()
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("checkpoint of conversation: %w", err)
+	}
+	m, err := l.bus.LastMessage(ctx, bus.StreamConversations, l.subject)
+	if errors.Is(err, bus.ErrNoMessage) {
+		l.checkpoint = mark{known: true}
+		return fresh(), 0, 1, nil
+	}
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	covered = bus.SequenceOf(m.Header)
+	l.checkpoint = mark{known: true, stream: m.Sequence, sequence: covered}
+	if covered >= l.before {
+		return fresh(), 0, 1, nil
+	}
+	indexSeq, err := strconv.ParseUint(bus.LastHeader(m.Header, bus.HeaderIndexSequence), 10, 64)
+	state = fresh()
+	if err == nil {
+		err = state.UnmarshalBinary(m.Data)
+	}
+	if err != nil {
+		l.log.Warn("unreadable checkpoint, folding the conversation from its index", "tenant", l.key.tenant, "sequence", covered, "error", err)
+		return fresh(), 0, 1, nil
+	}
+	return state, covered, indexSeq + 1, nil
+}
+
+// foldIndex folds the events of the index entries from next on that lie above covered. An event that has expired is gone for
+// everybody and stays out.
+func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint64) error {
+	subject, err := subjects.Index{Tenant: l.key.tenant, Conversation: l.key.conversation}.Subject()
+	if err != nil {
+		return fmt.Errorf("index of conversation: %w", err)
+	}
+	for {
+		entry, err := l.bus.NextMessage(ctx, bus.StreamIndex, next, subject)
+		if errors.Is(err, bus.ErrNoMessage) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		next = entry.Sequence + 1
+		sequence := bus.SequenceOf(entry.Header)
+		if sequence <= covered || sequence >= l.before {
+			continue
+		}
+		m, err := l.bus.MessageAt(ctx, bus.StreamEvents, sequence)
+		if errors.Is(err, bus.ErrNoMessage) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		e, _, why := decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
+		if why != nil {
+			continue
+		}
+		if _, err := state.Fold(&e); err != nil {
+			l.log.Trace("an invalid event stays out of the state", "sequence", sequence, "error", err)
+		}
+	}
+}

@@ -1,0 +1,198 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cimbus/cimbus/bus"
+)
+
+// The pull loop is ours, not nats.go's Consume, for two reasons: a published event may carry a Nats-Pin-Id header of its own,
+// of which Consume reads the first value and loses the pin for it; and an epoch must know which request a message answers, so
+// that nothing of an earlier one gets in.
+
+// headerPin names the pinned worker on each delivery; the server's own value is the last.
+const headerPin = "Nats-Pin-Id"
+
+// The status codes that end a pull request.
+const (
+	statusNoMessages   = "404"
+	statusTimeout      = "408"
+	statusConflict     = "409"
+	statusPinMismatch  = "423"
+	statusNoResponders = "503"
+)
+
+// answerGrace is how much longer than its life a pull request may go unanswered.
+const answerGrace = 2 * time.Second
+
+type pullRequest struct {
+	Batch   int           `json:"batch"`
+	Expires time.Duration `json:"expires"`
+	Group   string        `json:"group"`
+	ID      string        `json:"id,omitempty"`
+}
+
+// pull is one request under way. Which request a delivery answers cannot be told, only how many are owed in all: the status that
+// ends a request names it and what it did not get.
+type pull struct {
+	batch    int
+	deadline time.Time
+}
+
+func (w *Worker) sendPull(inbox string, batch int, pin string) error {
+	body, err := json.Marshal(pullRequest{Batch: batch, Expires: w.handler.PullExpiry, Group: pinGroup, ID: pin})
+	if err != nil {
+		return fmt.Errorf("pull request: %w", err)
+	}
+	subject := "$JS.API.CONSUMER.MSG.NEXT." + bus.StreamEvents + "." + w.handler.durable()
+	if err := w.bus.Conn().PublishRequest(subject, inbox, body); err != nil {
+		return fmt.Errorf("pull request: %w", err)
+	}
+	return nil
+}
+
+// holds tells whether the server still knows this worker by its pin. Asked before a reset, which would disturb another one.
+func (w *Worker) holds(pin string) (bool, error) {
+	if pin == "" {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, apiTimeout)
+	defer cancel()
+	c, err := w.js.Consumer(ctx, bus.StreamEvents, w.handler.durable())
+	if err != nil {
+		return false, fmt.Errorf("look up consumer %s: %w", w.handler.durable(), err)
+	}
+	for _, g := range c.CachedInfo().PriorityGroups {
+		if g.Group == pinGroup {
+			return g.PinnedClientID == pin, nil
+		}
+	}
+	return false, nil
+}
+
+// acquire stands by until this worker is the pinned one. The message that says so is not used: the epoch begins with a reset
+// and gets it again.
+func (w *Worker) acquire() (string, error) {
+	conn := w.bus.Conn()
+	inbox := conn.NewInbox()
+	answers := make(chan *nats.Msg, 16)
+	sub, err := conn.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return "", fmt.Errorf("stand by: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+	for {
+		if err := w.sendPull(inbox, 1, ""); err != nil {
+			return "", err
+		}
+		timeout := time.NewTimer(w.handler.PullExpiry + answerGrace)
+		select {
+		case <-w.ctx.Done():
+			timeout.Stop()
+			return "", w.ctx.Err()
+		case <-w.draining:
+			timeout.Stop()
+			return "", errDrained
+		case <-timeout.C:
+			w.outage.report("consumer "+w.handler.durable(), errSilence)
+			return "", errSilence
+		case m := <-answers:
+			timeout.Stop()
+			w.outage.over("consumer " + w.handler.durable())
+			if strings.HasPrefix(m.Reply, "$JS.ACK.") {
+				if pin := bus.LastHeader(m.Header, headerPin); pin != "" {
+					return pin, nil
+				}
+				return "", fmt.Errorf("consumer %s pins nobody: it was created with other settings", w.handler.durable())
+			}
+			if err := statusError(m); err != nil && !errors.Is(err, errPinLost) {
+				return "", err
+			}
+		}
+	}
+}
+
+// pull asks for as many events as there is room for, and at least once per PullExpiry for one: a worker that does not ask is
+// taken for dead.
+func (e *epoch) pull() error {
+	now := time.Now()
+	e.mu.Lock()
+	if e.silentLocked(now) {
+		e.mu.Unlock()
+		return errSilence
+	}
+	batch := e.w.handler.Window - e.held - e.owed
+	due := now.Sub(e.lastPull) >= e.w.handler.PullExpiry
+	if batch < e.w.handler.Window/4 && (!due || e.owed > 0) {
+		e.mu.Unlock()
+		return nil
+	}
+	batch = max(batch, 1)
+	e.pullID++
+	inbox := e.inbox + "." + strconv.FormatUint(e.pullID, 36)
+	e.pulls[inbox] = pull{batch: batch, deadline: now.Add(e.w.handler.PullExpiry + answerGrace)}
+	e.owed += batch
+	e.lastPull = now
+	e.mu.Unlock()
+	return e.w.sendPull(inbox, batch, e.pin)
+}
+
+// silentLocked drops the requests whose time is over, which were answered in full, and tells whether more is owed than the others
+// can account for: then the server did not answer.
+func (e *epoch) silentLocked(now time.Time) bool {
+	open := 0
+	for inbox, p := range e.pulls {
+		if now.After(p.deadline) {
+			delete(e.pulls, inbox)
+			continue
+		}
+		open += p.batch
+	}
+	return e.owed > open
+}
+
+// roomLocked tells whether enough is finished to ask for more.
+func (e *epoch) roomLocked() bool { return e.held < e.w.handler.Window/2 }
+
+// status is the end of a pull request, or of the epoch.
+func (e *epoch) status(m *nats.Msg) {
+	if err := statusError(m); err != nil {
+		e.end(err)
+		return
+	}
+	e.mu.Lock()
+	if _, ours := e.pulls[m.Subject]; ours {
+		delete(e.pulls, m.Subject)
+		e.owed -= pendingOf(m)
+	}
+	e.mu.Unlock()
+	signal(e.wake)
+}
+
+// statusError tells what a status means for the epoch: nil for the ordinary end of a request.
+func statusError(m *nats.Msg) error {
+	description := m.Header.Get("Description")
+	switch code := m.Header.Get("Status"); code {
+	case statusTimeout, statusNoMessages, "100":
+		return nil
+	case statusPinMismatch:
+		return errPinLost
+	case statusNoResponders:
+		return fmt.Errorf("%w: nobody answers for stream %s", errSilence, bus.StreamEvents)
+	case statusConflict:
+		if strings.Contains(strings.ToLower(description), "consumer deleted") {
+			return errConsumerGone
+		}
+		return fmt.Errorf("pull request ended: %s", description)
+	default:
+		return fmt.Errorf("pull request refused: %s %s", code, description)
+	}
+}

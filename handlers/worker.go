@@ -1,0 +1,176 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/embedded"
+)
+
+// balancedHoldback is how old a state must be before its checkpoint is written in balanced durability: five times the interval
+// in which the server brings everything to the disk.
+const balancedHoldback = 5 * time.Second
+
+// Worker runs one handler. Several processes may run a worker of the same name; one acts, the others stand by.
+type Worker struct {
+	bus     *bus.Bus
+	js      jetstream.JetStream // of its own, for the limits on what is in flight
+	handler Handler
+	log     hclog.Logger
+	outage  *reports // NATS or a stream is in trouble
+	failing *reports // the handler fails
+	stats   counters
+
+	holdback            time.Duration // age of a state before it may be checkpointed
+	redoFrom, redoUntil uint64        // events done again by the fences alone, after an unclean stop; 0 = none
+
+	// The goroutine of run alone uses these.
+	redone   bool   // the durable was set back to redoFrom
+	resumeAt uint64 // the first event not finished when the last epoch ended, 0 = unknown
+
+	ctx      context.Context // ends everything at once
+	cancel   context.CancelFunc
+	draining chan struct{} // closed: finish what was taken, take no more
+	closing  sync.Once
+	done     chan struct{}
+	lanes    sync.WaitGroup
+}
+
+type counters struct {
+	handled, retried, redelivered, deadLetters, epochs atomic.Uint64
+}
+
+// Stats are a worker's counts since it was started.
+type Stats struct {
+	Handled     uint64 // events committed, whatever their outcome
+	Redelivered uint64 // events that came again within an epoch
+	DeadLetters uint64
+	Epochs      uint64 // how often this process took up the work
+}
+
+// Start begins to run h on b and returns once its durable exists. The worker goes on until Close; ctx bounds only the start.
+func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
+	h = h.withDefaults()
+	log := b.Logger().Named("handler").With("handler", h.Name)
+	w := &Worker{
+		bus: b, handler: h, log: log,
+		outage:   &reports{log: log, message: "NATS is in trouble, trying again"},
+		failing:  &reports{log: log, message: "the handler fails, trying again"},
+		draining: make(chan struct{}), done: make(chan struct{}),
+	}
+	var err error
+	w.js, err = jetstream.New(b.Conn(),
+		jetstream.WithPublishAsyncMaxPending(4*h.MaxAckPending), jetstream.WithPublishAsyncTimeout(5*time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
+	}
+	if srv := b.Server(); srv != nil && srv.Durability() == embedded.Balanced {
+		w.holdback = balancedHoldback
+	}
+	if err := w.planRedo(ctx); err != nil {
+		return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
+	}
+	if err := w.ensureConsumer(ctx); err != nil {
+		return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
+	}
+	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go w.run()
+	return w, nil
+}
+
+// Close finishes the events already taken, writes the checkpoints and hands the work over to a standby. When ctx ends first it
+// breaks off at once, which loses nothing: what is not acknowledged is delivered again. It may be called more than once.
+func (w *Worker) Close(ctx context.Context) error {
+	w.closing.Do(func() { close(w.draining) })
+	defer w.cancel()
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+	}
+	w.cancel()
+	select {
+	case <-w.done:
+	case <-time.After(breakOff):
+		return fmt.Errorf("handler %s: still busy after it was told to stop: %w", w.handler.Name, ctx.Err())
+	}
+	return fmt.Errorf("handler %s: events were left for the next worker: %w", w.handler.Name, ctx.Err())
+}
+
+// breakOff is how long a handler has to return after its context ended.
+const breakOff = 2 * time.Second
+
+// Stats returns the worker's counts.
+func (w *Worker) Stats() Stats {
+	return Stats{
+		Handled: w.stats.handled.Load(), Redelivered: w.stats.redelivered.Load(),
+		DeadLetters: w.stats.deadLetters.Load(), Epochs: w.stats.epochs.Load(),
+	}
+}
+
+// commits tells whether this is the handler that keeps index, members and checkpoints.
+func (w *Worker) commits() bool { return w.handler.NewState != nil }
+
+// redoes tells whether event s is one to be done again whatever the index says.
+func (w *Worker) redoes(s uint64) bool { return s >= w.redoFrom && s <= w.redoUntil }
+
+// trustsFences tells whether a subject whose last message is of a later event than s is proof enough that s was done: where
+// the index is not to be believed, and at the second taking, when the index was read after the conflict and still lay below s.
+func (w *Worker) trustsFences(s uint64, takes int) bool { return takes > 1 || w.redoes(s) }
+
+// run lives through one epoch after the other.
+func (w *Worker) run() {
+	defer close(w.done)
+	defer w.lanes.Wait()
+	pin := ""
+	for n := 1; ; n++ {
+		began := time.Now()
+		err := w.epoch(&pin)
+		select {
+		case <-w.draining:
+			return
+		case <-w.ctx.Done():
+			return
+		default:
+		}
+		if time.Since(began) > 5*time.Second {
+			n = 1
+		}
+		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, errConsumerGone) {
+			err = errors.Join(err, w.persistConsumer())
+		}
+		w.log.Debug("taking the work up again", "because", err)
+		if pause(w.ctx, outagePolicy.wait(n)/2) != nil {
+			return
+		}
+	}
+}
+
+// persist repeats f until it succeeds, waiting out whatever is wrong with NATS or a stream. It returns only ctx's error.
+func (w *Worker) persist(ctx context.Context, cause string, f func() error) error {
+	for n := 1; ; n++ {
+		err := f()
+		if err == nil {
+			w.outage.over(cause)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		w.outage.report(cause, err)
+		if err := pause(ctx, outagePolicy.wait(n)); err != nil {
+			return err
+		}
+	}
+}
