@@ -1,0 +1,132 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/v2"
+)
+
+// Sources is where a configuration comes from. Each overrides the ones before
+// it; the defaults come first.
+type Sources struct {
+	File    string            // path of a YAML file, "" for none
+	Environ []string          // "NAME=value", as os.Environ gives it; names without the prefix CIMBUS_ are ignored
+	Flags   map[string]string // the flags that were given, by Key.Flag, without dashes
+}
+
+// Load reads the configuration. If anything is wrong with it the error is
+// Problems, all of them; the Config then still holds what could be read, fit for
+// Show and nothing else.
+func Load(from Sources) (*Config, error) {
+	var problems Problems
+	keys := Keys()
+	merged := koanf.New(".")
+	for _, l := range []layer{
+		defaults(keys),
+		readFile(from.File, keys, &problems),
+		readEnviron(from.Environ, keys, &problems),
+		readFlags(from.Flags, keys, &problems),
+	} {
+		if err := merged.Load(confmap.Provider(l, "."), nil); err != nil {
+			return nil, fmt.Errorf("merge configuration: %w", err)
+		}
+	}
+
+	c := &Config{}
+	bad := map[string]bool{}
+	for _, k := range keys {
+		at, _ := merged.Get(k.Path).(setting)
+		value := Value{Key: k.Path, Value: k.kind.show(at.Text), Source: at.Source}
+		c.values = append(c.values, value)
+		if problem := k.kind.set(c, at.Text); problem != "" {
+			bad[k.Path] = true
+			if at.Text == "" {
+				problem = "is empty"
+			}
+			problems = append(problems, &Problem{Key: k.Path, Value: value.Value, Source: at.Source, Problem: problem, Remedy: k.Valid})
+		}
+	}
+	problems = append(problems, c.conflicts(bad)...)
+	if len(problems) > 0 {
+		return c, problems
+	}
+	return c, nil
+}
+
+func defaults(keys []Key) layer {
+	l := layer{}
+	for _, k := range keys {
+		l.set(k.Path, k.Default, LayerDefault, "")
+	}
+	return l
+}
+
+func readEnviron(environ []string, keys []Key, problems *Problems) layer {
+	names := map[string]Key{}
+	for _, k := range keys {
+		names[k.Env] = k
+	}
+	// By name, so that the problems have an order; stable, so that the last of
+	// two entries wins.
+	environ = slices.Clone(environ)
+	slices.SortStableFunc(environ, func(a, b string) int { return cmp.Compare(envName(a), envName(b)) })
+	l := layer{}
+	for _, entry := range environ {
+		name := envName(entry)
+		if !strings.HasPrefix(name, envPrefix) {
+			continue
+		}
+		text := strings.TrimPrefix(entry[len(name):], "=")
+		if k, ok := names[name]; ok {
+			l.set(k.Path, text, LayerEnvironment, name)
+		} else if !isServiceLink(name, text) {
+			*problems = append(*problems, &Problem{
+				Key: name, Source: Source{Layer: LayerEnvironment, Name: name}, Problem: "is not a setting",
+				Remedy: "did you mean " + nearest(name, slices.Sorted(maps.Keys(names))) + "? otherwise unset it",
+			})
+		}
+	}
+	return l
+}
+
+func envName(entry string) string {
+	name, _, _ := strings.Cut(entry, "=")
+	return name
+}
+
+// isServiceLink recognises the variables that Kubernetes sets in every container
+// beside a service whose name starts with "cimbus". Nobody wrote them, so they
+// must not keep the daemon from starting.
+func isServiceLink(name, text string) bool {
+	if strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://") {
+		return true
+	}
+	return regexp.MustCompile(`_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`).MatchString(name)
+}
+
+func readFlags(flags map[string]string, keys []Key, problems *Problems) layer {
+	names := map[string]Key{}
+	for _, k := range keys {
+		if k.Flag != "" {
+			names[k.Flag] = k
+		}
+	}
+	l := layer{}
+	for _, name := range slices.Sorted(maps.Keys(flags)) {
+		if k, ok := names[name]; ok {
+			l.set(k.Path, flags[name], LayerFlag, "--"+name)
+			continue
+		}
+		*problems = append(*problems, &Problem{
+			Key: "--" + name, Source: Source{Layer: LayerFlag, Name: "--" + name}, Problem: "is not a setting",
+			Remedy: "did you mean --" + nearest(name, slices.Sorted(maps.Keys(names))) + "?",
+		})
+	}
+	return l
+}

@@ -1,0 +1,55 @@
+package config
+
+// Layer is a kind of source. Each overrides the ones before it in this list.
+type Layer string
+
+// The layers.
+const (
+	LayerDefault     Layer = "default"
+	LayerFile        Layer = "file"
+	LayerEnvironment Layer = "environment"
+	LayerFlag        Layer = "flag"
+)
+
+// Source is where a value was set.
+type Source struct {
+	Layer Layer
+	Name  string // "cimbus.yaml:12", "CIMBUS_NATS_ADDR" or "--nats-addr"; "" for a default
+}
+
+// String is the layer and the name, quoted if it is not one plain word:
+// "file cimbus.yaml:12".
+func (s Source) String() string {
+	if s.Name == "" {
+		return string(s.Layer)
+	}
+	return string(s.Layer) + " " + word(s.Name)
+}
+
+// MarshalText makes String the JSON form.
+func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Value is one setting in force.
+type Value struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"` // as it was written, lists separated by commas, without credentials
+	Source Source `json:"source"`
+}
+
+// Show returns every setting with its value and where that came from, in the
+// order of the file. The slice is the caller's.
+func (c *Config) Show() []Value { return append([]Value(nil), c.values...) }
+
+// setting is what a source says about one key. Fields are exported because
+// koanf copies values by reflection.
+type setting struct {
+	Text   string
+	Source Source
+}
+
+// layer is what one source sets, by path: values of type setting.
+type layer map[string]any
+
+func (l layer) set(path, text string, kind Layer, name string) {
+	l[path] = setting{Text: text, Source: Source{Layer: kind, Name: name}}
+}
