@@ -22,7 +22,7 @@
 //     exception is meant: a channel is written in ASCII lower case.
 //   - A token is never empty, never longer than MaxToken bytes, and holds
 //     nothing but letters, digits, "_", "-" and "=". No dot, space or wildcard
-//     comes out of any name; wildcards come from the filter types alone.
+//     comes out of any name; wildcards come from filters alone.
 //   - Parsing accepts exactly what building writes and returns its names.
 //
 // Structs carry plain, decoded names. An empty Channel or Conversation means
