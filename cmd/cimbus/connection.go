@@ -1,0 +1,141 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+	"github.com/synadia-io/orbit.go/natscontext"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/config"
+)
+
+// defaultServer is where a daemon with default settings listens.
+const defaultServer = "nats://127.0.0.1:4222"
+
+// target is a NATS server and how to be let in.
+type target struct {
+	url     string // overrides the context's; "" = the context's, or the default
+	context string
+	creds   string
+}
+
+// target is the one the global flags and the environment name. A flag beats a variable; beside --context, $NATS_URL is not
+// heeded, --server is.
+func (a *app) target() target {
+	t := target{url: a.server, context: a.context, creds: cmp.Or(a.creds, a.env("NATS_CREDS"))}
+	if t.url == "" && t.context == "" {
+		t.url, t.context = a.env("NATS_URL"), a.env("NATS_CONTEXT")
+	}
+	return t
+}
+
+// configured is the external server a configuration names.
+func configured(c *config.Config) target {
+	return target{url: c.NATS.URL, context: c.NATS.Context, creds: c.NATS.Creds}
+}
+
+// String names the target without its credentials.
+func (t target) String() string {
+	var named []string
+	for each := range strings.SplitSeq(t.url, ",") {
+		if at := strings.LastIndexByte(each, '@'); at >= 0 {
+			scheme, _, found := strings.Cut(each, "://")
+			if !found {
+				scheme = "nats"
+			}
+			each = scheme + "://***" + each[at:]
+		}
+		named = append(named, each)
+	}
+	url := strings.Join(named, ",")
+	switch {
+	case t.context == "":
+		return cmp.Or(url, defaultServer)
+	case url == "":
+		return fmt.Sprintf("context %q", t.context)
+	}
+	return fmt.Sprintf("%s (context %q)", url, t.context)
+}
+
+// dial connects, once; from then on the connection lives through outages. The caller closes it.
+func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) {
+	opts := append([]nats.Option{
+		nats.Name("cimbus"),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("connection to NATS lost, reconnecting", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { log.Warn("connection to NATS is back") }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			log.Warn("NATS reported an error", "error", err, "subject", subject)
+		}),
+	}, more...)
+	if t.creds != "" {
+		if _, err := os.Stat(t.creds); err != nil {
+			return nil, fmt.Errorf("credentials: %w: give the path of a credentials file", err)
+		}
+		opts = append(opts, nats.UserCredentials(t.creds))
+	}
+	if t.context == "" {
+		nc, err := nats.Connect(cmp.Or(t.url, defaultServer), opts...)
+		return nc, t.refused(err)
+	}
+	opts = append(opts, func(o *nats.Options) error {
+		switch {
+		case t.url != "":
+			o.Servers = strings.Split(t.url, ",")
+		case len(o.Servers) == 0 || o.Servers[0] == "":
+			o.Servers = []string{defaultServer}
+		}
+		return nil
+	})
+	nc, _, err := natscontext.Connect(t.context, opts...)
+	return nc, t.refused(err)
+}
+
+// refused says what a failed connect means.
+func (t target) refused(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		return fmt.Errorf("%w at %s: check the user, token or credentials file: %w", bus.ErrUnauthorized, t, err)
+	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
+		return fmt.Errorf("%w at %s: check the address and that the server runs: %w", bus.ErrUnreachable, t, err)
+	}
+	return fmt.Errorf("connect to %s: %w", t, err)
+}
+
+// withBus runs do on the bus the flags name, whose streams it leaves as they are.
+func (a *app) withBus(ctx context.Context, do func(*bus.Bus) error) error {
+	return a.target().withBus(ctx, a.log(hclog.Warn), bus.StreamOptions{}, do)
+}
+
+func (t target) withBus(ctx context.Context, log hclog.Logger, streams bus.StreamOptions, do func(*bus.Bus) error) error {
+	nc, err := t.dial(log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	b, err := bus.Open(ctx, bus.Options{Conn: nc, Streams: streams, LeaveStreams: true, Logger: log})
+	if err != nil {
+		return err
+	}
+	err = do(b)
+	return errors.Join(err, b.Close(context.WithoutCancel(ctx)))
+}

@@ -1,0 +1,32 @@
+// Command cimbus is the event bus as one binary: the daemon, and the tools around it. It is a thin shell over the packages; every
+// command is in a file of its own, named after its noun.
+//
+// Answers go to stdout: one JSON object a line where the command line promises it or --json asks for it, tables for people
+// otherwise. Everything else goes to stderr. The exit code is 0 when the work is done, 1 when it failed and 2 when the command
+// line cannot be understood.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	os.Exit(run(signalled(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+}
+
+// signalled is a context that ends at the first SIGINT or SIGTERM. The second one does not wait for what that set in motion.
+func signalled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		os.Exit(exitFailed)
+	}()
+	return ctx
+}

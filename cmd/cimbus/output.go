@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// line writes v as one line of JSON, in one write so that lines of different writers do not mix.
+func line(w io.Writer, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// table is columns for people: a head and rows, aligned by what they hold. Columns of numbers stand at the right.
+type table struct {
+	head []string
+	rows [][]string
+}
+
+func (t *table) row(cells ...string) {
+	for i := range cells {
+		cells[i] = printable(cells[i])
+	}
+	t.rows = append(t.rows, cells)
+}
+
+func (t *table) write(w io.Writer) error {
+	width := make([]int, len(t.head))
+	numeric := make([]bool, len(t.head))
+	for i, h := range t.head {
+		width[i] = utf8.RuneCountInString(h)
+		numeric[i] = len(t.rows) > 0
+		for _, r := range t.rows {
+			width[i] = max(width[i], utf8.RuneCountInString(r[i]))
+			numeric[i] = numeric[i] && (r[i] == "-" || r[i] != "" && unicode.IsDigit(rune(r[i][0])))
+		}
+	}
+	var b strings.Builder
+	for _, r := range append([][]string{t.head}, t.rows...) {
+		var cells strings.Builder
+		for i, cell := range r {
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
+			if numeric[i] {
+				cell = pad + cell
+			} else {
+				cell += pad
+			}
+			if i > 0 {
+				cells.WriteString("  ")
+			}
+			cells.WriteString(cell)
+		}
+		b.WriteString(strings.TrimRight(cells.String(), " ") + "\n")
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// printable is s as it may stand in a terminal: names come from events, and an event may hold anything.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.QuoteToGraphic(s)
+	}
+	return s
+}
+
+// orDash is s, or a dash where there is none.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// size is a number of bytes for people.
+func size[N int | int64 | uint64](n N) string {
+	f := float64(n)
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if f < 1024 {
+			if unit == "B" || f >= 100 {
+				return strconv.FormatFloat(f, 'f', 0, 64) + " " + unit
+			}
+			return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
+		}
+		f /= 1024
+	}
+	return strconv.FormatFloat(f, 'f', 1, 64) + " TiB"
+}
+
+// age is a time span for people, in its two largest units.
+func age(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	case d < time.Minute:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// clock is a time of day for people, in their zone.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04:05.000")
+}
