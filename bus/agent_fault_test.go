@@ -92,7 +92,7 @@ func TestLiveCopiesLostRepeatedOrLateNeverShowInTheStream(t *testing.T) {
 		// A tenant's agents share the stream: each run is an agent of its own.
 		agent := fmt.Sprint("agent", run)
 		a, err := r.bus.Agent(r.within(time.Minute), bus.AgentOptions{
-			Tenant: "acme", Agent: agent, CheckEvery: 20 * time.Millisecond,
+			Tenant: "acme", Agent: agent, CheckEvery: 10 * time.Millisecond,
 			BufferMessages: rapid.IntRange(1, 40).Draw(rt, "buffer"),
 		})
 		require.NoError(rt, err)

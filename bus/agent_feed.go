@@ -387,7 +387,7 @@ func (f *feed) routineCheck(ctx context.Context) error {
 	if more {
 		f.nextCheck = time.Now()
 	}
-	for late := time.Now().Add(lateLive); f.handedUpto(upto) < count && time.Until(late) > 0; {
+	for late := time.Now().Add(min(lateLive, f.o.CheckEvery)); f.handedUpto(upto) < count && time.Until(late) > 0; {
 		if f.notice(); f.behind || f.unsure {
 			return nil
 		}
