@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,18 +56,22 @@ func Cluster(t testing.TB, n int) *Nodes {
 			c.Stop(i)
 		}
 	})
-	for _, n := range c.nodes {
-		c.start(n)
-	}
+	c.start(c.nodes...)
 	c.WaitCurrent()
 	return c
 }
 
-func (c *Nodes) start(n *node) {
+// start starts nodes together: one after the other, the first election now and
+// then took a dozen seconds instead of a third of one.
+func (c *Nodes) start(nodes ...*node) {
 	c.t.Helper()
-	s, err := embedded.Start(context.Background(), n.opts)
-	require.NoError(c.t, err)
-	n.server = s
+	errs := make([]error, len(nodes))
+	var starts sync.WaitGroup
+	for i, n := range nodes {
+		starts.Go(func() { n.server, errs[i] = embedded.Start(context.Background(), n.opts) })
+	}
+	starts.Wait()
+	require.NoError(c.t, errors.Join(errs...))
 }
 
 // Start starts a stopped node again, on its store and its address, and waits
