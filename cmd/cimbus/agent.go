@@ -30,7 +30,7 @@ type agentCommand struct {
 func newAgentCommand(a *app) *cobra.Command {
 	c := &agentCommand{app: a}
 	cmd := &cobra.Command{
-		Use: "agent", Short: "Receive what an agent receives, one JSON object a line", Args: cobra.NoArgs,
+		Use: "agent", Short: "Receive what an agent receives, one JSON object a line", Args: noArgs,
 		Long: `Receive what an agent receives, live and from where it was, one JSON object a line:
 
   {"position","sequence","subject","event","conversation","payload"}
@@ -87,7 +87,10 @@ func (c *agentCommand) run(ctx context.Context, resume bool) error {
 		o.After = &after
 	}
 	agent, err := c.open(ctx, nc, o)
-	if err != nil || agent == nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return err
 	}
 	if !resume {
@@ -98,7 +101,6 @@ func (c *agentCommand) run(ctx context.Context, resume bool) error {
 	return errors.Join(c.print(ctx, agent), agent.Close())
 }
 
-// open returns no agent when ctx ended first.
 func (c *agentCommand) open(ctx context.Context, nc *nats.Conn, o bus.AgentOptions) (*bus.Agent, error) {
 	within, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
@@ -106,8 +108,6 @@ func (c *agentCommand) open(ctx context.Context, nc *nats.Conn, o bus.AgentOptio
 	switch {
 	case err == nil:
 		return agent, nil
-	case ctx.Err() != nil:
-		return nil, nil
 	case errors.Is(within.Err(), context.DeadlineExceeded):
 		return nil, fmt.Errorf("no daemon answered at %s within %s: start one with cimbus serve, or check the agent's permissions: %w", c.app.target(), age(openWait), err)
 	}

@@ -18,7 +18,7 @@ func newConfigCommand(a *app) *cobra.Command {
 func newConfigInitCommand(a *app) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: "init", Short: "Write a configuration file with every setting at its default, commented", Args: cobra.NoArgs,
+		Use: "init", Short: "Write a configuration file with every setting at its default, commented", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if out == "" || out == "-" {
 				return config.Reference(a.stdout)
@@ -40,7 +40,7 @@ func newConfigInitCommand(a *app) *cobra.Command {
 func newConfigShowCommand(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "show", Short: "Show every setting in force, and where it comes from", Args: cobra.NoArgs,
+		Use: "show", Short: "Show every setting in force, and where it comes from", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			c, err := config.Load(config.Sources{File: file, Environ: a.environ})
 			if c == nil {
@@ -77,7 +77,7 @@ func (a *app) showConfig(c *config.Config) error {
 func newConfigValidateCommand(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "validate", Short: "List everything that is wrong with the configuration", Args: cobra.NoArgs,
+		Use: "validate", Short: "List everything that is wrong with the configuration", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := config.Load(config.Sources{File: file, Environ: a.environ})
 			var problems config.Problems

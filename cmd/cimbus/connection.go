@@ -44,18 +44,7 @@ func configured(c *config.Config) target {
 
 // String names the target without its credentials.
 func (t target) String() string {
-	var named []string
-	for each := range strings.SplitSeq(t.url, ",") {
-		if at := strings.LastIndexByte(each, '@'); at >= 0 {
-			scheme, _, found := strings.Cut(each, "://")
-			if !found {
-				scheme = "nats"
-			}
-			each = scheme + "://***" + each[at:]
-		}
-		named = append(named, each)
-	}
-	url := strings.Join(named, ",")
+	url := withoutCredentials(t.url)
 	switch {
 	case t.context == "":
 		return cmp.Or(url, defaultServer)
@@ -63,6 +52,25 @@ func (t target) String() string {
 		return fmt.Sprintf("context %q", t.context)
 	}
 	return fmt.Sprintf("%s (context %q)", url, t.context)
+}
+
+// withoutCredentials takes users, passwords and tokens out of URLs. It cuts by hand: a URL with a mistake in it is shown too.
+func withoutCredentials(urls string) string {
+	var kept []string
+	for url := range strings.SplitSeq(urls, ",") {
+		scheme, rest, found := strings.Cut(url, "://")
+		if !found {
+			scheme, rest = "", url
+		}
+		if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+			rest = rest[at+1:]
+		}
+		if found {
+			rest = scheme + "://" + rest
+		}
+		kept = append(kept, rest)
+	}
+	return strings.Join(kept, ",")
 }
 
 // dial connects, once; from then on the connection lives through outages. The caller closes it.

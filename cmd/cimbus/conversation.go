@@ -38,7 +38,7 @@ func (m *membership) withAgent(cmd *cobra.Command) *cobra.Command {
 func newJoinCommand(a *app) *cobra.Command {
 	var m membership
 	cmd := m.withAgent(&cobra.Command{
-		Use: "join", Short: "Make an agent a member of a conversation", Args: cobra.NoArgs,
+		Use: "join", Short: "Make an agent a member of a conversation", Args: noArgs,
 		Long: "Make an agent a member of a conversation: publish AGENT_SUBSCRIBED and print the receipt once it is stored. Joining twice is harmless.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return m.change(cmd.Context(), a, func(ctx context.Context, b *bus.Bus) (bus.Receipt, error) {
@@ -53,7 +53,7 @@ func newJoinCommand(a *app) *cobra.Command {
 func newLeaveCommand(a *app) *cobra.Command {
 	var m membership
 	cmd := m.withAgent(&cobra.Command{
-		Use: "leave", Short: "End an agent's membership of a conversation", Args: cobra.NoArgs,
+		Use: "leave", Short: "End an agent's membership of a conversation", Args: noArgs,
 		Long: "End an agent's membership of a conversation: publish AGENT_UNSUBSCRIBED and print the receipt once it is stored.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return m.change(cmd.Context(), a, func(ctx context.Context, b *bus.Bus) (bus.Receipt, error) {
@@ -86,7 +86,7 @@ func (m *membership) change(ctx context.Context, a *app, publish func(context.Co
 func newMembersCommand(a *app) *cobra.Command {
 	var m membership
 	return m.named(&cobra.Command{
-		Use: "members", Short: "List the agents that are members of a conversation", Args: cobra.NoArgs,
+		Use: "members", Short: "List the agents that are members of a conversation", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := m.check(); err != nil {
 				return err
@@ -132,8 +132,8 @@ func (a *app) listMembers(members []bus.Member) error {
 	case a.json:
 		return nil
 	case len(members) == 0:
-		_, err := fmt.Fprintln(a.stderr, "no members")
-		return err
+		a.tell("no members")
+		return nil
 	}
 	return t.write(a.stdout)
 }

@@ -46,9 +46,6 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.control, err = d.bus.ServeControl(ctx, bus.ControlOptions{OpenInboxes: d.onLoopback()}); err != nil {
 		return err
 	}
-	if err := d.bus.Conn().FlushWithContext(ctx); err != nil {
-		return fmt.Errorf("wait for the server to know the handler and the control service: %w", err)
-	}
 	d.http.ready(d)
 	return nil
 }
@@ -69,7 +66,14 @@ func (d *daemon) openBus(ctx context.Context) (*bus.Bus, error) {
 		StoreDir: c.Store, NATSAddr: c.NATS.Addr, WebSocketAddr: c.WebSocket.Addr, WebSocketOrigins: c.WebSocket.Origins,
 		Durability: embedded.Durability(c.Durability), MaxStore: c.StoreLimits.MaxBytes, MaxMemory: c.StoreLimits.MaxMemory,
 	}
-	return bus.Open(ctx, o)
+	b, err := bus.Open(ctx, o)
+	switch {
+	case errors.Is(err, embedded.ErrAddressInUse):
+		return nil, fmt.Errorf("%w, with --nats-addr or --websocket-addr", err)
+	case errors.Is(err, embedded.ErrStoreInUse):
+		return nil, fmt.Errorf("%w, with --store", err)
+	}
+	return b, err
 }
 
 func (d *daemon) handler() handlers.Handler {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 type httpServer struct {
 	listener net.Listener // nil = off
 	server   *http.Server
+	serving  sync.WaitGroup
 	failed   chan error // gets the error of serving, if there is one
 	metrics  *metrics
 	state    atomic.Pointer[readiness]
@@ -52,11 +54,11 @@ func listenHTTP(addr string, logger hclog.Logger) (*httpServer, error) {
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 	}
-	go func() {
+	s.serving.Go(func() {
 		if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err
 		}
-	}()
+	})
 	return s, nil
 }
 
@@ -79,10 +81,12 @@ func (s *httpServer) close(ctx context.Context) error {
 	if s.server == nil {
 		return nil
 	}
-	if err := s.server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("http: %w", err), s.server.Close())
+	err := s.server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("http: %w", err), s.server.Close())
 	}
-	return nil
+	s.serving.Wait()
+	return err
 }
 
 // check is one thing that has to be right.
@@ -119,11 +123,16 @@ func answer(w http.ResponseWriter, word string, checks []check) {
 	for _, c := range checks {
 		ok = ok && c.OK
 	}
+	body, err := json.Marshal(checks)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if !ok {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	// A client that hangs up need not hear the answer.
-	_ = json.NewEncoder(w).Encode(map[string]any{word: ok, "checks": checks})
+	_, _ = fmt.Fprintf(w, "{%q:%t,\"checks\":%s}\n", word, ok, body)
 }

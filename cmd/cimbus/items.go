@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 )
 
 // maxItem bounds what is held of one item; no server takes a message so large.
@@ -22,6 +24,7 @@ var (
 	errTooLong  = errors.New("item is larger than 16 MiB: split it up")
 	errNoComma  = errors.New("a comma is missing before this item: write one between the items of an array")
 	errComma    = errors.New("a comma without an item before it: remove it")
+	errTrailing = errors.New("a comma before the ]: remove it")
 	errNotEnded = errors.New("the array does not end: the input was cut off, or a ] is missing")
 	errNoArray  = errors.New("a ] or a comma where no array is: write JSON values one after another, or one array of them")
 )
@@ -30,8 +33,8 @@ var (
 // arrays. Each comes with the bytes it was written with. It holds one item at a time.
 //
 // It only finds where values begin and end. Of a broken one it finds the end as well as can be, so that those behind it are not
-// lost with it: at the line's end where a string is still open there, and before a line that begins with "{" where no value can
-// stand, or where every item before had a line of its own.
+// lost with it: at the line's end where a string is still open there, before a line that begins with "{" where no value can stand,
+// and where items have a line each, before every line that begins so.
 type items struct {
 	in     *bufio.Reader
 	line   int  // of the next byte
@@ -40,7 +43,8 @@ type items struct {
 
 	array   bool // inside of an array
 	after   byte // in an array what came before: '[', ',', or 'v' for a value
-	oneLine bool // items have a line each
+	oneLine bool // the item before had a line of its own
+	queue   []item
 
 	body    []byte
 	tooLong bool
@@ -61,6 +65,11 @@ func (s *items) next() (item, error) {
 		}
 	}
 	for {
+		if len(s.queue) > 0 {
+			it := s.queue[0]
+			s.queue = s.queue[1:]
+			return it, nil
+		}
 		c, err := s.read()
 		switch {
 		case errors.Is(err, io.EOF) && s.array:
@@ -101,7 +110,7 @@ func (s *items) punctuation(c byte) error {
 	case c == ']':
 		s.array = false
 		if before == ',' {
-			return errComma
+			return errTrailing
 		}
 	}
 	return nil
@@ -125,12 +134,31 @@ func (s *items) value(c byte) (item, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return item{}, err
 	}
-	s.oneLine = found.line == s.line && !s.array
 	found.body = s.body
-	if s.tooLong {
+	switch {
+	case s.tooLong:
 		found.body, found.err = nil, errTooLong
+	case s.oneLine && !s.array && bytes.Contains(found.body, []byte("\n{")) && !json.Valid(found.body):
+		return s.split(found), nil
 	}
+	s.oneLine = found.line == s.line && !s.array
 	return found, nil
+}
+
+// split takes a broken item apart that swallowed the lines after its own. It returns the first and queues the others.
+func (s *items) split(broken item) item {
+	line := broken.line
+	for i, part := range bytes.Split(broken.body, []byte("\n{")) {
+		if i > 0 {
+			part = append([]byte("{"), part...)
+		}
+		s.queue = append(s.queue, item{number: broken.number + i, line: line, body: bytes.TrimRight(part, " \t\r\n")})
+		line += bytes.Count(part, []byte("\n")) + 1
+	}
+	s.number = broken.number + len(s.queue) - 1
+	first := s.queue[0]
+	s.queue = s.queue[1:]
+	return first
 }
 
 // nested reads an object or array to its end.
@@ -143,7 +171,7 @@ func (s *items) nested(opening byte) error {
 		if err != nil {
 			return err
 		}
-		if c == '{' && atStart && !s.array && (s.oneLine || !bytes.ContainsRune([]byte(":,["), rune(last))) {
+		if c == '{' && atStart && !s.array && !strings.ContainsRune(":,[", rune(last)) {
 			return s.unread(c)
 		}
 		switch c {

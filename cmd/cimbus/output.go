@@ -47,7 +47,7 @@ func (t *table) write(w io.Writer) error {
 		numeric[i] = len(t.rows) > 0
 		for _, r := range t.rows {
 			width[i] = max(width[i], utf8.RuneCountInString(r[i]))
-			numeric[i] = numeric[i] && (r[i] == "-" || r[i] != "" && unicode.IsDigit(rune(r[i][0])))
+			numeric[i] = numeric[i] && (r[i] == "-" || isNumber(r[i]))
 		}
 	}
 	var b strings.Builder
@@ -71,6 +71,13 @@ func (t *table) write(w io.Writer) error {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
+}
+
+// isNumber tells whether a cell is a number, which may have a unit.
+func isNumber(cell string) bool {
+	digits, _, _ := strings.Cut(cell, " ")
+	_, err := strconv.ParseFloat(digits, 64)
+	return err == nil
 }
 
 // printable is s as it may stand in a terminal: names come from events, and an event may hold anything.
@@ -106,17 +113,23 @@ func size[N int | int64 | uint64](n N) string {
 
 // age is a time span for people, in its two largest units.
 func age(d time.Duration) string {
+	two := func(large int, unit string, small int, smaller string) string {
+		if small == 0 {
+			return fmt.Sprintf("%d %s", large, unit)
+		}
+		return fmt.Sprintf("%d %s %d %s", large, unit, small, smaller)
+	}
 	switch {
 	case d < time.Second:
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < time.Minute:
 		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
 	case d < time.Hour:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+		return two(int(d.Minutes()), "min", int(d.Seconds())%60, "s")
 	case d < 24*time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+		return two(int(d.Hours()), "h", int(d.Minutes())%60, "min")
 	}
-	return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
+	return two(int(d.Hours())/24, "d", int(d.Hours())%24, "h")
 }
 
 // clock is a time of day for people, in their zone.
@@ -125,4 +138,12 @@ func clock(t time.Time) string {
 		return "-"
 	}
 	return t.Local().Format("2006-01-02 15:04:05.000")
+}
+
+// plural is a number of things for people.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

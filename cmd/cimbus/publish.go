@@ -63,7 +63,6 @@ do; the others are published, and the exit code is 1.`,
 // outcome is what became, or will become, of one item.
 type outcome struct {
 	where   string
-	body    []byte
 	pending *bus.Pending
 	err     error
 }
@@ -77,9 +76,8 @@ func (c *publishCommand) run(ctx context.Context, b *bus.Bus, files []string) er
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	outcomes := make(chan outcome, maxInFlight)
-	reported := make(chan error, 1)
-	var failed, stored int
-	go func() { reported <- c.report(outcomes, stop, &stored, &failed) }()
+	reported := make(chan tally, 1)
+	go func() { reported <- c.report(outcomes, stop) }()
 
 	for _, file := range files {
 		if err := c.publishFile(reading, publisher, file, outcomes); err != nil && reading.Err() == nil {
@@ -87,25 +85,55 @@ func (c *publishCommand) run(ctx context.Context, b *bus.Bus, files []string) er
 		}
 	}
 	close(outcomes)
-	if ctx.Err() == nil {
-		err = <-reported
-		err = errors.Join(err, publisher.Close(context.WithoutCancel(ctx)))
-	} else {
-		// Give up waiting for receipts; closing the publisher settles all that have none.
-		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastReceipts)
+	settle := context.WithoutCancel(ctx)
+	if ctx.Err() != nil {
+		// No more waiting for receipts: closing the publisher settles all that have none, and they are reported.
+		var cancel context.CancelFunc
+		settle, cancel = context.WithTimeout(settle, lastReceipts)
 		defer cancel()
-		_ = publisher.Close(soon) // every event it left without an outcome is reported
-		err = errors.Join(fmt.Errorf("interrupted: %d events are stored", stored), <-reported)
 	}
+	closed := publisher.Close(settle)
+	return c.sum(<-reported, ctx.Err() != nil, closed)
+}
+
+// tally is what became of all items.
+type tally struct {
+	stored, failed int
+	gaveUp         bool  // the rest of the input was left unread
+	err            error // stdout takes no more
+}
+
+// hopeless tells of an error that what is still to be read would meet too, each item after a long wait.
+func hopeless(err error) bool {
+	return errors.Is(err, bus.ErrUnreachable) || errors.Is(err, bus.ErrNoStream) || errors.Is(err, bus.ErrClosed)
+}
+
+// advised adds to an error what can be done about it here.
+func advised(err error) error {
 	switch {
-	case err != nil:
-		return err
-	case failed > 0:
-		return fmt.Errorf("%d of %d items failed, the others are stored", failed, failed+stored)
-	case stored == 0:
-		_, err = fmt.Fprintln(c.app.stderr, "cimbus publish: the input holds no events")
+	case errors.Is(err, bus.ErrNoStream):
+		return fmt.Errorf("%w: start a daemon with cimbus serve, or make the streams with cimbus streams apply", err)
+	case errors.Is(err, context.Canceled):
+		return errors.New("not published: interrupted")
 	}
 	return err
+}
+
+// sum is the error of the whole.
+func (c *publishCommand) sum(t tally, interrupted bool, closed error) error {
+	switch {
+	case interrupted:
+		return fmt.Errorf("interrupted: %s stored", plural(t.stored, "event"))
+	case t.err != nil || closed != nil:
+		return errors.Join(t.err, closed)
+	case t.gaveUp:
+		return fmt.Errorf("gave up, the rest of the input was not read; %s stored", plural(t.stored, "event"))
+	case t.failed > 0:
+		return fmt.Errorf("%s, told above; %s stored", plural(t.failed, "problem"), plural(t.stored, "event"))
+	case t.stored == 0:
+		c.app.tell("cimbus publish: the input holds no events")
+	}
+	return nil
 }
 
 // publishFile sends the items of one file on their way. Its error is one of reading.
@@ -114,9 +142,9 @@ func (c *publishCommand) publishFile(ctx context.Context, p *bus.Publisher, file
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return errors.Unwrap(err)
+			return fmt.Errorf("%w: give the path of a readable file", errors.Unwrap(err))
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // nothing was written
 		name, in = file, f
 	}
 	for from := newItems(in); ctx.Err() == nil; {
@@ -165,27 +193,31 @@ func lineOf(body []byte, err error) int {
 	return bytes.Count(body[:broken.Offset], []byte("\n"))
 }
 
-// report prints what became of every item, in order. When stdout takes no more it stops the reading, and goes on counting.
-func (c *publishCommand) report(outcomes <-chan outcome, stop context.CancelFunc, stored, failed *int) error {
-	var broken error
+// report prints what became of every item, in order. When stdout takes no more, or nothing can be published any more, it stops
+// the reading, and goes on with what was read.
+func (c *publishCommand) report(outcomes <-chan outcome, stop context.CancelFunc) tally {
+	var t tally
 	for o := range outcomes {
 		var receipt bus.Receipt
 		if o.err == nil {
 			receipt, o.err = o.pending.Receipt()
 		}
 		if o.err != nil {
-			*failed++
-			fmt.Fprintf(c.app.stderr, "%s: %v\n", o.where, o.err)
+			t.failed++
+			c.app.tell("%s: %v", o.where, advised(o.err))
+			if t.gaveUp = t.gaveUp || hopeless(o.err); t.gaveUp {
+				stop()
+			}
 			continue
 		}
-		*stored++
-		if broken == nil {
-			if broken = line(c.app.stdout, receipt); broken != nil {
+		t.stored++
+		if t.err == nil {
+			if t.err = line(c.app.stdout, receipt); t.err != nil {
 				stop()
 			}
 		}
 	}
-	return broken
+	return t
 }
 
 // interruptible is a reader whose Read returns when ctx ends. What reads stdin cannot be stopped: it is left behind, and ends

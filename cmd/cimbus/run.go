@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The exit codes.
@@ -37,7 +38,7 @@ type app struct {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, environ: environ}
 	root := newRootCommand(a)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would be the process's own
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -49,10 +50,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.Is(err, errReported):
 		return exitFailed
 	case !a.running, errors.As(err, &usage):
-		fmt.Fprintf(stderr, "%s: %v\nrun '%s --help' for what it takes\n", cmd.CommandPath(), err, cmd.CommandPath())
+		a.tell("%s: %v\nrun '%s --help' for what it takes", cmd.CommandPath(), err, cmd.CommandPath())
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", cmd.CommandPath(), err)
+	a.tell("%s: %v", cmd.CommandPath(), err)
 	return exitFailed
 }
 
@@ -70,11 +71,13 @@ var errReported = errors.New("reported")
 func newRootCommand(a *app) *cobra.Command {
 	root := noun("cimbus", "A NATS event bus for contact centres",
 		newServeCommand(a),
+		newDemoCommand(a),
 		newPublishCommand(a),
 		newAgentCommand(a),
 		newConversationCommand(a),
 		newTailCommand(a),
 		newStreamsCommand(a),
+		newBenchCommand(a),
 		newConfigCommand(a),
 		newVersionCommand(a),
 	)
@@ -86,6 +89,8 @@ func newRootCommand(a *app) *cobra.Command {
 	flags.StringVar(&a.creds, "creds", "", "NATS credentials `file` (default $NATS_CREDS)")
 	flags.BoolVar(&a.json, "json", false, "one JSON object a line instead of tables")
 	root.SetHelpCommand(newHelpCommand())
+	root.SetFlagErrorFunc(badFlag)
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	a.watchRun(root)
 	return root
 }
@@ -159,6 +164,29 @@ func (a *app) watchRun(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		a.watchRun(c)
 	}
+}
+
+// noArgs is for commands that take flags only.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unexpected argument %q: only flags are taken", args[0])
+	}
+	return nil
+}
+
+// badFlag puts a value that does not fit its flag in plain words.
+func badFlag(_ *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	valid := map[string]string{"int": "a whole number", "bool": "true or false"}[invalid.GetFlag().Value.Type()]
+	return usagef("--%s %q: give %s", invalid.GetFlag().Name, invalid.GetValue(), valid)
+}
+
+// tell writes a line to stderr. Nothing could be done, or told, if that fails.
+func (a *app) tell(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.stderr, format+"\n", args...)
 }
 
 // env is the value of an environment variable, "" if it is not set.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 func newServeCommand(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run the daemon", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run the daemon", Args: noArgs,
 		Long: `Run the daemon: a NATS server of its own, or with --nats-url a place on an external one, the handler that turns events into
 deliveries, the service that agents ask, and HTTP with /healthz, /readyz and /metrics.
 
@@ -97,7 +98,7 @@ func (d *daemon) announcement() announcement {
 	if server := d.bus.Server(); server != nil {
 		w.NATS, w.WebSocket, w.Store = server.NATSURL(), server.WebSocketURL(), server.StoreDir()
 	} else {
-		w.NATS = d.external.String()
+		w.NATS = withoutCredentials(cmp.Or(d.external.url, d.nc.ConnectedUrl()))
 	}
 	return w
 }

@@ -21,7 +21,7 @@ const latest = 10
 func newShowCommand(a *app) *cobra.Command {
 	var m membership
 	return m.named(&cobra.Command{
-		Use: "show", Short: "Show a conversation's state and its latest events", Args: cobra.NoArgs,
+		Use: "show", Short: "Show a conversation's state and its latest events", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := m.check(); err != nil {
 				return err

@@ -23,7 +23,7 @@ func newStreamsCommand(a *app) *cobra.Command {
 
 func newStreamsInfoCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "info", Short: "Show what the streams hold", Args: cobra.NoArgs,
+		Use: "info", Short: "Show what the streams hold", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withBus(cmd.Context(), func(b *bus.Bus) error { return a.streamsInfo(cmd.Context(), b) })
 		},
@@ -111,7 +111,7 @@ that names an external server is where the streams are looked for, unless --serv
 func newStreamsPlanCommand(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "plan", Short: "Show what apply would do, and change nothing", Args: cobra.NoArgs, Long: "Show what apply would do, and change nothing.\n\n" + streamsConfigHelp,
+		Use: "plan", Short: "Show what apply would do, and change nothing", Args: noArgs, Long: "Show what apply would do, and change nothing.\n\n" + streamsConfigHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withDeclared(cmd.Context(), file, func(b *bus.Bus) error {
 				plan, err := b.PlanStreams(cmd.Context())
@@ -130,7 +130,7 @@ func newStreamsApplyCommand(a *app) *cobra.Command {
 	var file string
 	var force bool
 	cmd := &cobra.Command{
-		Use: "apply", Short: "Create missing streams, and bring the others to what is declared", Args: cobra.NoArgs,
+		Use: "apply", Short: "Create missing streams, and bring the others to what is declared", Args: noArgs,
 		Long: "Create missing streams, and bring the others to what is declared. A change that loses messages, or a promise about them, is\n" +
 			"refused without --force; then nothing is changed at all.\n\n" + streamsConfigHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -32,7 +32,7 @@ type tailCommand struct {
 func newTailCommand(a *app) *cobra.Command {
 	c := &tailCommand{app: a}
 	cmd := &cobra.Command{
-		Use: "tail", Short: "Watch events as they are stored, or deliveries as agents get them", Args: cobra.NoArgs,
+		Use: "tail", Short: "Watch events as they are stored, or deliveries as agents get them", Args: noArgs,
 		Long: `Watch events from now on as they are stored, or with --deliveries what agents get, until interrupted. Events are read from their
 stream, none is missed; deliveries are the live copies, transient ones included.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -138,7 +138,7 @@ func (c *tailCommand) watchDeliveries(ctx context.Context, nc *nats.Conn, filter
 	if err != nil {
 		return err
 	}
-	if err := nc.FlushWithContext(ctx); err != nil {
+	if err := nc.Flush(); err != nil {
 		return err
 	}
 	if err := c.live(filter); err != nil {
@@ -150,9 +150,7 @@ func (c *tailCommand) watchDeliveries(ctx context.Context, nc *nats.Conn, filter
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, nats.ErrSlowConsumer):
-			if _, err := fmt.Fprintln(c.app.stderr, "deliveries came faster than they were printed, some are missing here"); err != nil {
-				return err
-			}
+			c.app.tell("deliveries came faster than they were printed, some are missing here")
 			continue
 		case err != nil:
 			return err
