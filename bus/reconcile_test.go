@@ -13,29 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/bustest"
 	"github.com/cimbus/cimbus/bus/embedded"
 )
 
 const patience = 30 * time.Second
 
-// testServer is an in-process server that ends with the test.
-func testServer(t testing.TB, opts ...func(*embedded.Options)) *embedded.Server {
-	t.Helper()
-	o := embedded.Options{StoreDir: t.TempDir(), Durability: embedded.Balanced}
-	for _, opt := range opts {
-		opt(&o)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	s, err := embedded.Start(ctx, o)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
-		defer cancel()
-		require.NoError(t, s.Shutdown(ctx))
-	})
-	return s
-}
+// listening has an in-process server listen on a free port.
+func listening(o *embedded.Options) { o.NATSAddr = "127.0.0.1:0" }
 
 func testConn(t testing.TB, s *embedded.Server) *nats.Conn {
 	t.Helper()
@@ -48,7 +33,7 @@ func testConn(t testing.TB, s *embedded.Server) *nats.Conn {
 // testBus opens a bus on a server of its own.
 func testBus(t testing.TB, o bus.StreamOptions) *bus.Bus {
 	t.Helper()
-	return openOn(t, testConn(t, testServer(t)), o)
+	return openOn(t, testConn(t, bustest.Server(t)), o)
 }
 
 func openOn(t testing.TB, nc *nats.Conn, o bus.StreamOptions) *bus.Bus {
@@ -131,7 +116,7 @@ func TestBucketsOpenAsKeyValueAndTakeATTLPerMessage(t *testing.T) {
 }
 
 func TestOpeningAgainChangesNothing(t *testing.T) {
-	nc := testConn(t, testServer(t))
+	nc := testConn(t, bustest.Server(t))
 	openOn(t, nc, bus.StreamOptions{})
 	var log bytes.Buffer
 	b, err := tryOpen(t, bus.Options{Conn: nc, Logger: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Info})})
@@ -163,7 +148,7 @@ func TestAnUnlimitedAccountMeansNoByteLimits(t *testing.T) {
 }
 
 func TestEventsAreHalfOfAServersPayloadLimitAtMost(t *testing.T) {
-	s := testServer(t, func(o *embedded.Options) { o.MaxPayload = 1 << 20 })
+	s := bustest.Server(t, func(o *embedded.Options) { o.MaxPayload = 1 << 20 })
 	b := openOn(t, testConn(t, s), bus.StreamOptions{})
 	require.EqualValues(t, (1<<20-16<<10)/2, streamConfig(t, b, bus.StreamEvents).MaxMsgSize)
 }
@@ -176,7 +161,7 @@ func TestTheDuplicateWindowCanBeSetToNearlyNothing(t *testing.T) {
 }
 
 func TestHarmlessDifferencesAreAppliedAndLoggedOneLineEach(t *testing.T) {
-	nc := testConn(t, testServer(t))
+	nc := testConn(t, bustest.Server(t))
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
 	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{
@@ -205,7 +190,7 @@ func quoted(s string) string {
 }
 
 func TestDestructiveDifferencesAreRefusedUntilForced(t *testing.T) {
-	nc := testConn(t, testServer(t))
+	nc := testConn(t, bustest.Server(t))
 	first := openOn(t, nc, bus.StreamOptions{})
 	for range 20 {
 		_, err := first.JetStream().Publish(t.Context(), "cim-agent.acme.ada.onCimEvent.c1", bytes.Repeat([]byte("x"), 1000))
@@ -244,7 +229,7 @@ func TestDestructiveDifferencesAreRefusedUntilForced(t *testing.T) {
 }
 
 func TestSmallerLimitsThatDeleteNothingAreHarmless(t *testing.T) {
-	nc := testConn(t, testServer(t))
+	nc := testConn(t, bustest.Server(t))
 	openOn(t, nc, bus.StreamOptions{})
 	b := openOn(t, nc, bus.StreamOptions{MaxBytes: 1 << 30, EventsMaxAge: time.Hour, DeliveriesPerSubject: 5})
 	require.Equal(t, time.Hour, streamConfig(t, b, bus.StreamEvents).MaxAge)
@@ -276,7 +261,7 @@ func TestBudgetsFollowAStoreThatGrowsOrShrinks(t *testing.T) {
 }
 
 func TestWhatTheServerCannotChangeIsNotOfferedToForce(t *testing.T) {
-	nc := testConn(t, testServer(t))
+	nc := testConn(t, bustest.Server(t))
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
 	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{
@@ -300,7 +285,7 @@ func TestWhatTheServerCannotChangeIsNotOfferedToForce(t *testing.T) {
 }
 
 func TestASubjectTakenByAnotherStreamIsNamedBeforeAnythingIsCreated(t *testing.T) {
-	nc := testConn(t, testServer(t))
+	nc := testConn(t, bustest.Server(t))
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
 	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ARCHIVE", Subjects: []string{"cim.>"}})
@@ -312,20 +297,20 @@ func TestASubjectTakenByAnotherStreamIsNamedBeforeAnythingIsCreated(t *testing.T
 }
 
 func TestBudgetsThatDoNotFitTheStoreSayWhatToDo(t *testing.T) {
-	s := testServer(t, func(o *embedded.Options) { o.MaxStore = 10 << 20 })
+	s := bustest.Server(t, func(o *embedded.Options) { o.MaxStore = 10 << 20 })
 	_, err := tryOpen(t, bus.Options{Conn: testConn(t, s), Streams: bus.StreamOptions{MaxBytes: 1 << 30}})
 	require.ErrorContains(t, err, "lower the streams' max bytes")
 }
 
 func TestBadStreamOptionsAreAllReportedAtOnce(t *testing.T) {
-	_, err := tryOpen(t, bus.Options{Conn: testConn(t, testServer(t)), Streams: bus.StreamOptions{MaxBytes: -2, EventsMaxAge: -1, Replicas: 9, DeliveriesPerSubject: -1, MaxEventBytes: -1}})
+	_, err := tryOpen(t, bus.Options{Conn: testConn(t, bustest.Server(t)), Streams: bus.StreamOptions{MaxBytes: -2, EventsMaxAge: -1, Replicas: 9, DeliveriesPerSubject: -1, MaxEventBytes: -1}})
 	for _, setting := range []string{"max bytes", "events max age", "replicas", "deliveries per subject", "max event bytes"} {
 		require.ErrorContains(t, err, setting)
 	}
 }
 
 func TestTwoBusesMayOpenAtOnce(t *testing.T) {
-	s := testServer(t)
+	s := bustest.Server(t)
 	errs := make(chan error)
 	for range 4 {
 		nc := testConn(t, s)
