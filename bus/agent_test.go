@@ -227,6 +227,28 @@ func TestCutConnectionsCostNothing(t *testing.T) {
 	r.silent(a)
 }
 
+func TestWhatWasMissedDuringABreakComesBeforeWhatFollowsIt(t *testing.T) {
+	r := newRoad(t, bus.StreamOptions{}, func(o *embedded.Options) { o.NATSAddr = "127.0.0.1:0" })
+	r.serve(bus.ControlOptions{})
+	proxy := bustest.NewProxy(t, r.server.NATSURL())
+	nc := r.dial(proxy.URL(), "ada")
+	a := r.open(nc, bus.AgentOptions{CheckEvery: time.Hour})
+	for s := uint64(1); s < 20; s += 2 {
+		breaks := nc.Stats().Reconnects
+		proxy.Down()
+		r.deliver("ada", fmt.Sprint("quiet", s), s) // no later copy on its subject tells of it
+		proxy.Up()
+		bustest.Eventually(t, 10*time.Second, func() error {
+			if nc.Stats().Reconnects == breaks || !nc.IsConnected() {
+				return errors.New("still away")
+			}
+			return nc.FlushTimeout(time.Second)
+		})
+		r.deliver("ada", "busy", s+1)
+		require.Equal(t, []uint64{s, s + 1}, r.next(a, 2))
+	}
+}
+
 func TestAnAgentOutlivesTheControlService(t *testing.T) {
 	r := newRoad(t, bus.StreamOptions{})
 	_, err := bus.OpenAgent(r.within(200*time.Millisecond), r.connect("ada"), bus.AgentOptions{Tenant: "acme", Agent: "ada"})
