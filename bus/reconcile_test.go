@@ -3,6 +3,7 @@ package bus_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -325,4 +326,90 @@ func TestTwoBusesMayOpenAtOnce(t *testing.T) {
 	for range 4 {
 		require.NoError(t, <-errs)
 	}
+}
+
+func TestStreamsTellWhatTheyHoldAndHowFarTheirConsumersAre(t *testing.T) {
+	b := testBus(t, bus.StreamOptions{MaxBytes: 1 << 30})
+	for i := range 5 {
+		_, err := b.Publish(t.Context(), event(t, string(rune('a'+i)), "c1"))
+		require.NoError(t, err)
+	}
+	consumer, err := b.JetStream().CreateConsumer(t.Context(), bus.StreamEvents, jetstream.ConsumerConfig{Durable: "worker", AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, err)
+	fetched, err := consumer.Fetch(2)
+	require.NoError(t, err)
+	acked := false
+	for m := range fetched.Messages() {
+		if !acked {
+			require.NoError(t, m.DoubleAck(t.Context()))
+			acked = true
+		}
+	}
+	require.NoError(t, b.JetStream().DeleteStream(t.Context(), bus.StreamDeadLetters))
+
+	streams, err := b.Streams(t.Context())
+	require.NoError(t, err)
+	require.Len(t, streams, 6)
+	events := streams[0]
+	require.Equal(t, bus.StreamEvents, events.Stream)
+	require.True(t, events.Exists)
+	require.EqualValues(t, 5, events.Messages)
+	require.EqualValues(t, 1, events.Subjects)
+	require.EqualValues(t, 1, events.FirstSequence)
+	require.EqualValues(t, 5, events.LastSequence)
+	require.NotNil(t, events.LastTime)
+	require.EqualValues(t, 1<<30/100*50, events.MaxBytes)
+	require.Len(t, events.Consumers, 1)
+	worker := events.Consumers[0]
+	require.Equal(t, "worker", worker.Name)
+	require.True(t, worker.Durable)
+	require.EqualValues(t, 1, worker.AckFloor)
+	require.EqualValues(t, 3, worker.Pending)
+	require.Equal(t, 1, worker.AckPending)
+	require.EqualValues(t, 4, worker.Lag)
+	for _, s := range streams {
+		require.Equal(t, s.Stream != bus.StreamDeadLetters, s.Exists, s.Stream)
+	}
+}
+
+func TestAClusterKeepsThreeReplicasAndOpensWhileItElects(t *testing.T) {
+	c := bustest.Cluster(t, 3)
+	nc, err := c.Connect(nats.MaxReconnects(-1))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	b := openOn(t, nc, bus.StreamOptions{})
+	streams, err := b.Streams(t.Context())
+	require.NoError(t, err)
+	for _, s := range streams {
+		require.Equal(t, 3, s.Replicas, s.Stream)
+		require.Len(t, s.Peers, 2, s.Stream)
+	}
+	// Whoever leads goes; the next bus opens all the same, and finds nothing to change.
+	c.Stop(c.Leader())
+	plan, err := openOn(t, nc, bus.StreamOptions{}).PlanStreams(t.Context())
+	require.NoError(t, err)
+	require.False(t, plan.Changes(), plan.String())
+	_, err = tryOpen(t, bus.Options{Conn: nc, Streams: bus.StreamOptions{Replicas: 1}})
+	require.ErrorContains(t, err, "copies would be given up")
+}
+
+func TestASingleServerRefusesReplicasWithTheRemedy(t *testing.T) {
+	_, err := tryOpen(t, bus.Options{Conn: testConn(t, bustest.Server(t)), Streams: bus.StreamOptions{Replicas: 3}})
+	require.ErrorContains(t, err, "set the streams' replicas to 1")
+}
+
+func TestAPlanReadsAsTextAndAsJSON(t *testing.T) {
+	nc := testConn(t, bustest.Server(t))
+	openOn(t, nc, bus.StreamOptions{EventsMaxAge: time.Hour})
+	b, err := tryOpen(t, bus.Options{Conn: nc, LeaveStreams: true})
+	require.NoError(t, err)
+	require.NoError(t, b.JetStream().DeleteStream(t.Context(), bus.StreamIndex))
+	plan, err := b.PlanStreams(t.Context())
+	require.NoError(t, err)
+	require.True(t, plan.Changes())
+	require.Contains(t, plan.String(), "CIM_EVENTS: update\n  max age: 1h0m0s → 168h0m0s\n")
+	require.Contains(t, plan.String(), "CIM_INDEX: create\n")
+	out, err := json.Marshal(plan)
+	require.NoError(t, err)
+	require.Contains(t, string(out), `{"stream":"CIM_EVENTS","action":"update","differences":[{"field":"max age","have":"1h0m0s","want":"168h0m0s","destructive":false,"impossible":false}]}`)
 }
