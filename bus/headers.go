@@ -62,7 +62,8 @@ func SequenceOf(h nats.Header) uint64 {
 
 // Foreign returns a copy of h without any Nats-* or Cim-* header, in whatever case: what may be taken over from a message
 // that somebody else published. A copied Nats-Expected-Stream makes a derived publish fail, a forged Nats-Sequence would be
-// read for the server's.
+// read for the server's. Status and Description go too: with an empty body, as index entries have, nats.go's consumers take a
+// message that carries them for a word of the server.
 func Foreign(h nats.Header) nats.Header {
 	out := make(nats.Header, len(h)+8)
 	for k, v := range h {
@@ -75,5 +76,6 @@ func Foreign(h nats.Header) nats.Header {
 }
 
 func reserved(key string) bool {
-	return len(key) >= 4 && strings.EqualFold(key[:4], "cim-") || len(key) >= 5 && strings.EqualFold(key[:5], "nats-")
+	return len(key) >= 4 && strings.EqualFold(key[:4], "cim-") || len(key) >= 5 && strings.EqualFold(key[:5], "nats-") ||
+		strings.EqualFold(key, "Status") || strings.EqualFold(key, "Description")
 }

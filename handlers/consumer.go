@@ -133,7 +133,7 @@ func (w *Worker) planRedo(ctx context.Context) error {
 			high = mid
 		}
 	}
-	w.redoFrom, w.redoUntil = low, state.LastSeq
+	w.redoFrom, w.redoUntil, w.release = low, state.LastSeq, srv.HoldUnclean()
 	w.log.Warn("the last run ended without a shutdown, comparing the latest events with what was delivered", "from", low, "to", state.LastSeq)
 	return nil
 }

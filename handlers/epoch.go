@@ -138,6 +138,7 @@ func (e *epoch) live(sub *nats.Subscription) error {
 				return errReconnected
 			}
 			e.keepAlive(now)
+			e.releaseRedone()
 			if now.Sub(swept) > time.Second {
 				swept = now
 				e.sweep(now)
@@ -276,6 +277,24 @@ func (e *epoch) settle() {
 	case <-over:
 	case <-t.C:
 		e.w.log.Warn("a handler does not return though its context ended, going on without it")
+	}
+}
+
+// releaseRedone tells the server, once, that what an unclean stop may have cost has been made good.
+func (e *epoch) releaseRedone() {
+	if e.w.release == nil {
+		return
+	}
+	e.mu.Lock()
+	due := e.highest >= e.w.redoUntil
+	for s := range e.items {
+		due = due && s > e.w.redoUntil
+	}
+	e.mu.Unlock()
+	if due {
+		e.w.release()
+		e.w.release = nil
+		e.w.log.Info("the latest events agree with what was delivered again")
 	}
 }
 

@@ -34,6 +34,7 @@ type Worker struct {
 
 	// The goroutine of run alone uses these.
 	redone   bool   // the durable was set back to redoFrom
+	release  func() // says that all was done again; nil = nothing was to be
 	resumeAt uint64 // the first event not finished when the last epoch ended, 0 = unknown
 
 	ctx      context.Context // ends everything at once

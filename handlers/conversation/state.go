@@ -95,10 +95,9 @@ func (s *State) foldMembership(e *handlers.Event) ([]handlers.MemberChange, erro
 		return changes, nil
 	case cim.TopicStateChangeEvent:
 		s.left = nil
-		if status := e.TopicState(); status != "" {
-			s.Status = status
-		}
-		if s.Status == Closed {
+		status := e.TopicState()
+		s.Status = orElse(status, s.Status)
+		if status == Closed {
 			for _, agent := range s.agents() {
 				changes = append(changes, s.leave(agent, e.Sequence, orElse(e.Reason(), ReasonClosed))...)
 			}
