@@ -90,6 +90,8 @@ type traffic struct {
 	stop chan struct{}
 	done chan error
 	sent atomic.Int64
+	// retry publishes again, under the same id, what was not acknowledged.
+	retry atomic.Bool
 }
 
 func startTraffic(t testing.TB, b *bus.Bus, seed uint64, conversations int, every time.Duration) *traffic {
@@ -122,7 +124,13 @@ func (tr *traffic) run(ctx context.Context, b *bus.Bus, seed uint64, conversatio
 		case k == 3:
 			body = []byte(`{"id":"broken",`)
 		}
-		if _, err := b.JetStream().Publish(ctx, subject, body); err != nil {
+		var err error
+		if tr.retry.Load() {
+			err = publishSurely(ctx, b, subject, id, body)
+		} else {
+			_, err = b.JetStream().Publish(ctx, subject, body)
+		}
+		if err != nil {
 			return err
 		}
 		tr.sent.Add(1)
