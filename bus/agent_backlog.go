@@ -18,7 +18,7 @@ import (
 )
 
 // agentPage is what an agent asks for at a time.
-var agentPage = pageLimits{messages: maxPage, bytes: 1 << 20}
+func agentPage() pageLimits { return pageLimits{messages: maxPage, bytes: 1 << 20} }
 
 // directBacklog reads the log itself.
 type directBacklog struct {
@@ -36,7 +36,7 @@ func (d *directBacklog) check(ctx context.Context, p *Position) (Position, uint6
 
 func (d *directBacklog) resume(ctx context.Context, p Position) (page, []*jetstream.RawStreamMsg, error) {
 	var messages []*jetstream.RawStreamMsg
-	page, err := d.bus.deliveriesAfter(ctx, d.filter, p, agentPage, func(m *jetstream.RawStreamMsg) error {
+	page, err := d.bus.deliveriesAfter(ctx, d.filter, p, agentPage(), func(m *jetstream.RawStreamMsg) error {
 		messages = append(messages, m)
 		return nil
 	})
@@ -210,7 +210,8 @@ func (c *controlClient) check(ctx context.Context, p *Position) (Position, uint6
 
 func (c *controlClient) resume(ctx context.Context, p Position) (page, []*jetstream.RawStreamMsg, error) {
 	var answer pageAnswer
-	messages, err := c.ask(ctx, VerbResume, afterRequest{After: p.String(), Max: agentPage.messages, MaxBytes: agentPage.bytes}, &answer)
+	limits := agentPage()
+	messages, err := c.ask(ctx, VerbResume, afterRequest{After: p.String(), Max: limits.messages, MaxBytes: limits.bytes}, &answer)
 	if err != nil {
 		return page{}, nil, err
 	}

@@ -341,6 +341,6 @@ func TestAClosedConnectionEndsTheStreamAndIsNotClosedByIt(t *testing.T) {
 	nc.Close()
 	for d, err := range a.All(r.within(10 * time.Second)) {
 		require.Zero(t, d)
-		require.True(t, errors.Is(err, nats.ErrConnectionClosed), "%v", err)
+		require.ErrorIs(t, err, nats.ErrConnectionClosed)
 	}
 }

@@ -223,7 +223,7 @@ func (b *Bus) withinLimit(ctx context.Context, l deliveryLog, filter string, p P
 const countTries = 3
 
 // countPage bounds what is read to be counted: a count short of the end is as good, the next one goes on from there.
-var countPage = pageLimits{messages: 4096, bytes: 32 << 20}
+func countPage() pageLimits { return pageLimits{messages: 4096, bytes: 32 << 20} }
 
 // countAfter counts the messages on filter after p and up to the position it returns; more says that this is short of the
 // stream's end. Nothing that a replica says alone is taken for the count: one that is behind misses the same tail that an
@@ -264,7 +264,7 @@ func (b *Bus) countAfter(ctx context.Context, filter string, p Position) (upto P
 }
 
 func (b *Bus) countByReading(ctx context.Context, filter string, p Position) (upto Position, count uint64, more bool, err error) {
-	page, err := b.deliveriesAfter(ctx, filter, p, countPage, func(*jetstream.RawStreamMsg) error { count++; return nil })
+	page, err := b.deliveriesAfter(ctx, filter, p, countPage(), func(*jetstream.RawStreamMsg) error { count++; return nil })
 	if err != nil {
 		return Position{}, 0, false, err
 	}

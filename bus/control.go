@@ -189,7 +189,7 @@ func (c *Control) admit(m micro.Request) (*request, bool) {
 		return nil, false
 	}
 	inbox := subjects.Inbox{Tenant: name.Tenant, Agent: name.Agent}
-	if !inbox.Contains(m.Reply()) && !(c.o.OpenInboxes && openInbox(m.Reply())) {
+	if !inbox.Contains(m.Reply()) && (!c.o.OpenInboxes || !openInbox(m.Reply())) {
 		return nil, false
 	}
 	return &request{control: c, agent: agentName{name.Tenant, name.Agent}, verb: name.Verb, reply: m.Reply(), data: m.Data(), header: m.Headers()}, true

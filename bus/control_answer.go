@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strconv"
 	"time"
 
@@ -118,8 +119,7 @@ func (r *request) end(v any) error {
 
 // fail sends err as the answer.
 func (r *request) fail(err error) {
-	var expired *ExpiredError
-	if errors.As(err, &expired) {
+	if expired, ok := errors.AsType[*ExpiredError](err); ok {
 		err = r.end(expiredAnswer{Expired: true, From: expired.From.String(), To: expired.To.String(), Reason: expired.Reason})
 	} else {
 		told := coded(err)
@@ -142,9 +142,7 @@ const politeBytes = 256 << 10
 // send sends a stored message as the live copy has it: its own headers, and where and when it is stored.
 func (r *request) send(ctx context.Context, stream string, m *jetstream.RawStreamMsg, h nats.Header) error {
 	out := make(nats.Header, len(h)+4)
-	for k, v := range h {
-		out[k] = v
-	}
+	maps.Copy(out, h)
 	delete(out, HeaderStatus)
 	delete(out, jetstream.LastSequenceHeader)
 	out[jetstream.StreamHeader] = []string{stream}

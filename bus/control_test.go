@@ -31,7 +31,7 @@ var hostile = []string{
 func TestNoAnswerGoesAnywhereButToTheCallersInbox(t *testing.T) {
 	r := newRoad(t, bus.StreamOptions{})
 	r.member("ada", "c", 1, 0)
-	r.deliver("ada", "c", r.event("CUSTOMER_MESSAGE", "c", "e1"))
+	r.deliver("ada", "c", r.event("c", "e1"))
 	control := r.serve(bus.ControlOptions{})
 
 	spy, err := r.connect("bus").SubscribeSync(">")
@@ -235,10 +235,10 @@ func TestHistoryIsReadByCimSequenceInPages(t *testing.T) {
 	r.member("ada", "c", 1, 0)
 	var want []uint64
 	for i := range 10 {
-		s := r.event("CUSTOMER_MESSAGE", "c", fmt.Sprint("e", i))
+		s := r.event("c", fmt.Sprint("e", i))
 		r.index("c", s, bus.HeaderEventName, "CUSTOMER_MESSAGE", bus.HeaderChannel, "WEB")
 		want = append(want, s)
-		r.event("CUSTOMER_MESSAGE", "other", fmt.Sprint("o", i))
+		r.event("other", fmt.Sprint("o", i))
 	}
 	r.serve(bus.ControlOptions{})
 	ada := r.caller("ada")

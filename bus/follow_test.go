@@ -161,6 +161,7 @@ func (j joined) whole(n uint64, patience time.Duration) error {
 // atEveryStep joins at every step of the worker's script, which stands still meanwhile but for a few steps in the middle, and
 // returns what went wrong at which.
 func atEveryStep(t *testing.T, name string, join way, patience time.Duration) map[int]error {
+	t.Helper()
 	r := newRoad(t, bus.StreamOptions{})
 	wrong := map[int]error{}
 	total := len(r.script("x"))

@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -40,9 +41,7 @@ func TestReadIsCompleteWhateverHeadersAStoredMessageHas(t *testing.T) {
 	for range 3 {
 		for _, h := range forged {
 			sent := nats.Header{}
-			for k, v := range h {
-				sent[k] = v
-			}
+			maps.Copy(sent, h)
 			r.publish(&nats.Msg{Subject: subject, Header: sent})
 		}
 		r.publish(&nats.Msg{Subject: deliverySubject("ben", "taskRequest", ""), Data: []byte("x")})

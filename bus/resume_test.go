@@ -262,7 +262,7 @@ func FuzzRequests(f *testing.F) {
 	}
 	r := newRoad(f, bus.StreamOptions{})
 	r.member("ada", "mine", 1, 0)
-	r.deliver("ada", "mine", r.event("CUSTOMER_MESSAGE", "mine", "first"))
+	r.deliver("ada", "mine", r.event("mine", "first"))
 	r.index("mine", 1)
 	r.serve(bus.ControlOptions{})
 	ada := r.caller("ada")

@@ -130,10 +130,10 @@ func (r *road) member(agent, conversation string, since, left uint64) {
 }
 
 // event stores an event and returns its sequence, which is its Cim-Sequence.
-func (r *road) event(name, conversation, id string) uint64 {
+func (r *road) event(conversation, id string) uint64 {
 	r.t.Helper()
-	body := fmt.Appendf(nil, `{"id":%q,"name":%q,"conversationId":%q}`, id, name, conversation)
-	return r.publish(&nats.Msg{Subject: "cim.acme.web." + name, Header: nats.Header{}, Data: body})
+	body := fmt.Appendf(nil, `{"id":%q,"name":"CUSTOMER_MESSAGE","conversationId":%q}`, id, conversation)
+	return r.publish(&nats.Msg{Subject: "cim.acme.web.CUSTOMER_MESSAGE", Header: nats.Header{}, Data: body})
 }
 
 func (r *road) serve(o bus.ControlOptions) *bus.Control {
