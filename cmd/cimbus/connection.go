@@ -20,6 +20,9 @@ import (
 // defaultServer is where a daemon with default settings listens.
 const defaultServer = "nats://127.0.0.1:4222"
 
+// answerWait is how long a server has to answer the first question.
+const answerWait = 10 * time.Second
+
 // target is a NATS server and how to be let in.
 type target struct {
 	url     string // overrides the context's; "" = the context's, or the default
@@ -85,13 +88,7 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Warn("connection to NATS is back") }),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			subject := ""
-			if sub != nil {
-				subject = sub.Subject
-			}
-			log.Warn("NATS reported an error", "error", err, "subject", subject)
-		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { logError(log, sub, err) }),
 	}, more...)
 	if t.creds != "" {
 		if _, err := os.Stat(t.creds); err != nil {
@@ -116,6 +113,14 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 	return nc, t.refused(err)
 }
 
+func logError(log hclog.Logger, sub *nats.Subscription, err error) {
+	subject := ""
+	if sub != nil {
+		subject = sub.Subject
+	}
+	log.Warn("NATS reported an error", "error", err, "subject", subject)
+}
+
 // refused says what a failed connect means.
 func (t target) refused(err error) error {
 	switch {
@@ -131,19 +136,33 @@ func (t target) refused(err error) error {
 
 // withBus runs do on the bus the flags name, whose streams it leaves as they are.
 func (a *app) withBus(ctx context.Context, do func(*bus.Bus) error) error {
-	return a.target().withBus(ctx, a.log(hclog.Warn), bus.StreamOptions{}, do)
+	return a.target().withBus(ctx, a.log(hclog.Warn), nil, do)
 }
 
-func (t target) withBus(ctx context.Context, log hclog.Logger, streams bus.StreamOptions, do func(*bus.Bus) error) error {
-	nc, err := t.dial(log)
+// withBus runs do on the bus at t. declare says by which limits its streams are declared, where that matters.
+func (t target) withBus(ctx context.Context, log hclog.Logger, declare func(*nats.Conn) bus.StreamOptions, do func(*bus.Bus) error) error {
+	opening, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	nc, err := t.dial(log, nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrPermissionViolation) {
+			cancel() // what is not allowed is not answered, and need not be waited for
+		}
+		logError(log, sub, err)
+	}))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	b, err := bus.Open(ctx, bus.Options{Conn: nc, Streams: streams, LeaveStreams: true, Logger: log})
+	o := bus.Options{Conn: nc, LeaveStreams: true, Logger: log}
+	if declare != nil {
+		o.Streams = declare(nc)
+	}
+	b, err := bus.Open(opening, o)
 	if err != nil {
+		if denied := nc.LastError(); errors.Is(denied, nats.ErrPermissionViolation) {
+			return fmt.Errorf("%w at %s: this command needs a user who may ask JetStream: %w", bus.ErrUnauthorized, t, denied)
+		}
 		return err
 	}
-	err = do(b)
-	return errors.Join(err, b.Close(context.WithoutCancel(ctx)))
+	return errors.Join(do(b), b.Close(context.WithoutCancel(ctx)))
 }

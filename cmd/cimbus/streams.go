@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
@@ -161,23 +162,14 @@ func (a *app) withDeclared(ctx context.Context, file string, do func(*bus.Bus) e
 	if c.External() && a.server == "" && a.context == "" {
 		t = configured(c)
 	}
-	log := a.log(hclog.Warn)
-	nc, err := t.dial(log)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	streams := streamOptions(c)
-	// The server in a daemon gives its streams shares of the whole store, which only its configuration knows: its account has no limit.
-	if !c.External() && nc.ConnectedServerName() == embedded.DefaultServerName {
-		streams.MaxBytes = c.StoreLimits.MaxBytes
-	}
-	b, err := bus.Open(ctx, bus.Options{Conn: nc, Streams: streams, LeaveStreams: true, Logger: log})
-	if err != nil {
-		return err
-	}
-	err = do(b)
-	return errors.Join(err, b.Close(context.WithoutCancel(ctx)))
+	return t.withBus(ctx, a.log(hclog.Warn), func(nc *nats.Conn) bus.StreamOptions {
+		streams := streamOptions(c)
+		// The server in a daemon gives its streams shares of the whole store, which only its configuration knows: its account has no limit.
+		if !c.External() && nc.ConnectedServerName() == embedded.DefaultServerName {
+			streams.MaxBytes = c.StoreLimits.MaxBytes
+		}
+		return streams
+	}, do)
 }
 
 // streamOptions are the limits of the streams as configured.

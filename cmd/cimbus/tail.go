@@ -216,6 +216,9 @@ func deliverySeen(m *nats.Msg) (seen, error) {
 		Channel: bus.LastHeader(m.Header, bus.HeaderChannel), Event: bus.LastHeader(m.Header, bus.HeaderEventName), ID: bus.LastHeader(m.Header, bus.HeaderEventID),
 		Transient: bus.LastHeader(m.Header, bus.HeaderTransient) == "true", Size: len(m.Data), Payload: payload(m.Data),
 	}
+	if source, err := subjects.ParseEvent(bus.LastHeader(m.Header, bus.HeaderSourceSubject)); err == nil && s.Channel == "" {
+		s.Channel = source.Channel
+	}
 	if sequence := bus.SequenceOf(m.Header); sequence != 0 {
 		s.Sequence = &sequence
 	}

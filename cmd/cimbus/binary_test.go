@@ -1,0 +1,124 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What only the built binary shows: signals, exit codes, and what a second process sees.
+func TestTheBinary(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "cimbus")
+	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	b := built(binary)
+
+	t.Run("ends with 0 at SIGTERM and at SIGINT, within ten seconds, with everything stored", func(t *testing.T) {
+		store := t.TempDir()
+		for i, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+			d := b.serve(t, store)
+			code, stdout, stderr := b.run(t, message(string(rune('1'+i))), "publish", "--tenant", "acme", "--server", d.NATS)
+			require.Zero(t, code, stderr)
+			require.Contains(t, stdout, `"stream":"CIM_EVENTS","seq":`+string(rune('1'+i))+`,`)
+			began := time.Now()
+			require.NoError(t, d.cmd.Process.Signal(signal))
+			require.NoError(t, d.cmd.Wait(), d.stderr.String())
+			require.Less(t, time.Since(began), 10*time.Second)
+			require.Equal(t, 1, strings.Count(d.stdout.String(), "\n"), d.stdout.String())
+		}
+	})
+
+	t.Run("refuses a store that another process has open", func(t *testing.T) {
+		store := t.TempDir()
+		d := b.serve(t, store)
+		code, stdout, stderr := b.run(t, "", "serve", "--store", store, "--nats-addr", "127.0.0.1:0", "--websocket-addr", "", "--http-addr", "")
+		require.Equal(t, exitFailed, code)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, "store folder is in use by another server: "+store)
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, d.cmd.Wait(), d.stderr.String())
+	})
+
+	t.Run("exits with 2 for a mistake on the command line", func(t *testing.T) {
+		code, stdout, stderr := b.run(t, "", "agent", "--tenant", "acme")
+		require.Equal(t, exitUsage, code)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, "cimbus agent: ")
+	})
+
+	t.Run("goes on after a kill", func(t *testing.T) {
+		store := t.TempDir()
+		d := b.serve(t, store)
+		code, _, stderr := b.run(t, "", "conversation", "join", "--tenant", "acme", "--conversation", "c1", "--agent", "ann", "--server", d.NATS)
+		require.Zero(t, code, stderr)
+		require.NoError(t, d.cmd.Process.Kill())
+		require.Error(t, d.cmd.Wait())
+
+		d = b.serve(t, store)
+		code, stdout, stderr := b.run(t, "", "agent", "--tenant", "acme", "--agent", "ann", "--after", "0", "--count", "1", "--server", d.NATS)
+		require.Zero(t, code, stderr)
+		require.Contains(t, stdout, `"sequence":1,"subject":"cim-agent.acme.ann.onCimEvent.c1"`)
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, d.cmd.Wait(), d.stderr.String())
+	})
+
+	t.Run("is ended at once by a second signal", func(t *testing.T) {
+		d := b.serve(t, t.TempDir())
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGSTOP)) // both arrive before it can end by the first
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, d.cmd.Process.Signal(os.Interrupt))
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGCONT))
+		err := d.cmd.Wait()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		require.Equal(t, exitFailed, exit.ExitCode())
+	})
+}
+
+// built is the path of the binary.
+type built string
+
+func (b built) run(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), string(b), args...)
+	var o, e bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = strings.NewReader(stdin), &o, &e, []string{}
+	_ = cmd.Run() // the exit code tells
+	return cmd.ProcessState.ExitCode(), o.String(), e.String()
+}
+
+// process is a daemon of its own.
+type process struct {
+	cmd            *exec.Cmd
+	stdout, stderr *lockedBuffer
+	announcement
+}
+
+func (b built) serve(t *testing.T, store string) process {
+	t.Helper()
+	p := process{stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
+	p.cmd = exec.CommandContext(t.Context(), string(b), "serve", "--store", store, "--durability", "balanced",
+		"--nats-addr", "127.0.0.1:0", "--websocket-addr", "", "--http-addr", "127.0.0.1:0")
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = p.stdout, p.stderr, []string{}
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			_ = p.cmd.Process.Kill()
+			_ = p.cmd.Wait()
+		}
+	})
+	require.Eventually(t, func() bool { return strings.HasSuffix(p.stdout.String(), "\n") }, patience, 2*time.Millisecond)
+	require.NoError(t, json.Unmarshal([]byte(p.stdout.String()), &p.announcement), p.stderr.String())
+	require.True(t, p.Ready)
+	return p
+}
