@@ -87,11 +87,8 @@ func (c *agentCommand) run(ctx context.Context, resume bool) error {
 		o.After = &after
 	}
 	agent, err := c.open(ctx, nc, o)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil
-	case err != nil:
-		return err
+	if err != nil {
+		return unlessEnded(ctx, err)
 	}
 	if !resume {
 		if err := line(c.app.stderr, map[string]bool{"live": true}); err != nil {
@@ -136,11 +133,8 @@ type deliveryLine struct {
 func (c *agentCommand) print(ctx context.Context, agent *bus.Agent) error {
 	for n := 0; c.count == 0 || n < c.count; n++ {
 		d, err := agent.Next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return told(err)
+		if err != nil {
+			return unlessEnded(ctx, told(err))
 		}
 		l := deliveryLine{Position: d.Position.String(), Subject: d.Subject, Event: d.Type, Conversation: d.Conversation, Payload: payload(d.Body)}
 		if d.Sequence != 0 {

@@ -23,7 +23,7 @@ func newConfigInitCommand(a *app) *cobra.Command {
 			if out == "" || out == "-" {
 				return config.Reference(a.stdout)
 			}
-			f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+			f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 			if errors.Is(err, os.ErrExist) {
 				return fmt.Errorf("%s is there already, and is left as it is: give --out another name, or move it away", out)
 			}

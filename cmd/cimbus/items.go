@@ -81,8 +81,8 @@ func (s *items) next() (item, error) {
 		case !s.array && c == '[':
 			s.array, s.after = true, '['
 		case c == ',' || c == ']':
-			if err := s.punctuation(c); err != nil {
-				return item{number: s.number, line: s.line, err: err}, nil
+			if it, ok := s.punctuation(c); !ok {
+				return it, nil
 			}
 		case s.array && s.after == 'v':
 			if err := s.unread(c); err != nil {
@@ -97,23 +97,20 @@ func (s *items) next() (item, error) {
 	}
 }
 
-func (s *items) punctuation(c byte) error {
-	before := s.after
+// punctuation takes a comma or a ] between items. Where that does not belong there it returns an item that says so, and false.
+func (s *items) punctuation(c byte) (item, bool) {
+	var misplaced error
 	switch {
 	case !s.array:
-		return errNoArray
-	case c == ',':
-		s.after = ','
-		if before != 'v' {
-			return errComma
-		}
-	case c == ']':
-		s.array = false
-		if before == ',' {
-			return errTrailing
-		}
+		misplaced = errNoArray
+	case c == ',' && s.after != 'v':
+		misplaced = errComma
+	case c == ']' && s.after == ',':
+		misplaced = errTrailing
 	}
-	return nil
+	s.array = s.array && c == ','
+	s.after = ','
+	return item{number: s.number, line: s.line, err: misplaced}, misplaced == nil
 }
 
 // value reads the item that begins with c.

@@ -166,6 +166,16 @@ func (a *app) watchRun(cmd *cobra.Command) {
 	}
 }
 
+// unlessEnded is err, but nil where a command that goes on until it is ended was ended.
+func unlessEnded(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	default:
+		return err
+	}
+}
+
 // noArgs is for commands that take flags only.
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {

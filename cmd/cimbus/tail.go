@@ -115,13 +115,11 @@ func (c *tailCommand) watchEvents(ctx context.Context, b *bus.Bus, filter string
 	}
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, jetstream.ErrNoHeartbeat):
+		if errors.Is(err, jetstream.ErrNoHeartbeat) {
 			continue // the consumer is made again
-		case err != nil:
-			return err
+		}
+		if err != nil {
+			return unlessEnded(ctx, err)
 		}
 		meta, err := m.Metadata()
 		if err != nil {
@@ -146,14 +144,12 @@ func (c *tailCommand) watchDeliveries(ctx context.Context, nc *nats.Conn, filter
 	}
 	for {
 		m, err := sub.NextMsgWithContext(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, nats.ErrSlowConsumer):
+		if errors.Is(err, nats.ErrSlowConsumer) {
 			c.app.tell("deliveries came faster than they were printed, some are missing here")
 			continue
-		case err != nil:
-			return err
+		}
+		if err != nil {
+			return unlessEnded(ctx, err)
 		}
 		s, err := deliverySeen(m)
 		if err == nil {
