@@ -18,12 +18,15 @@ type failure struct {
 	first    time.Time // of the first attempt
 }
 
-// attempt calls the handler until it succeeds, gives the event up, or the policy's last attempt has failed. The wait between
-// attempts is inside the lane: what follows in this conversation waits, no other does. When ctx ended meanwhile the result
-// means nothing; the caller looks.
+// attempt calls the handler until it succeeds, gives the event up, the policy's last attempt has failed, or too much waits behind
+// it. The wait between attempts is inside the lane: what follows in this conversation waits, no other does. When ctx ended
+// meanwhile the result means nothing; the caller looks.
 func (c *conversation) attempt(ctx context.Context, e *Event) ([]Delivery, string, *failure) {
 	policy := c.w.handler.Retry
 	first := time.Now()
+	whole := ctx
+	ctx, stop := c.stoppable(ctx)
+	defer stop()
 	for n := 1; ; n++ {
 		e.Attempt = n
 		deliveries, err := c.call(ctx, *e)
@@ -31,7 +34,7 @@ func (c *conversation) attempt(ctx context.Context, e *Event) ([]Delivery, strin
 		var drop *dropError
 		var again *retryError
 		switch {
-		case ctx.Err() != nil:
+		case whole.Err() != nil:
 			return nil, "", nil
 		case err == nil:
 			if err := c.check(deliveries); err != nil {
@@ -43,6 +46,8 @@ func (c *conversation) attempt(ctx context.Context, e *Event) ([]Delivery, strin
 			return nil, bus.OutcomeDropped, nil
 		case errors.As(err, &dead):
 			return nil, "", &failure{reason: dead.reason, err: dead.err, attempts: n, first: first}
+		case ctx.Err() != nil:
+			return nil, "", &failure{reason: ReasonStuck, err: errors.Join(errStuck, err), attempts: n, first: first}
 		case n >= policy.Attempts:
 			return nil, "", &failure{reason: ReasonFailed, err: err, attempts: n, first: first}
 		}
@@ -51,8 +56,11 @@ func (c *conversation) attempt(ctx context.Context, e *Event) ([]Delivery, strin
 			wait = again.after
 		}
 		c.w.failing.report(c.w.handler.Name, err)
-		if pause(ctx, wait) != nil {
-			return nil, "", nil
+		if err := c.rest(ctx, wait); err != nil {
+			if whole.Err() != nil {
+				return nil, "", nil
+			}
+			return nil, "", &failure{reason: ReasonStuck, err: errors.Join(errStuck, err), attempts: n, first: first}
 		}
 	}
 }

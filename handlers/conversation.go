@@ -17,8 +17,9 @@ import (
 
 // conversation is what one epoch knows of one conversation. Its lane owns it.
 type conversation struct {
-	w   *Worker
-	key laneKey
+	w    *Worker
+	key  laneKey
+	lane *lane // that it is worked on in; nil in tests
 
 	touched   bool            // the last index entry was read
 	committed uint64          // Cim-Sequence of the last index entry
@@ -36,7 +37,7 @@ func newConversation(w *Worker, key laneKey) *conversation {
 
 // forget drops all that was known, so that the next step reads it anew.
 func (c *conversation) forget() {
-	*c = conversation{w: c.w, key: c.key, marks: map[string]mark{}, takes: c.takes}
+	*c = conversation{w: c.w, key: c.key, lane: c.lane, marks: map[string]mark{}, takes: c.takes}
 }
 
 // process brings one event to its end: it returns how the source is to be acknowledged, or ctx's error. An event that another
@@ -214,6 +215,12 @@ func (c *conversation) index(ctx context.Context, e *Event, outcome string) erro
 	}
 	h := derivedHeader(e)
 	h[bus.HeaderOutcome] = []string{outcome}
+	if e.Channel == "" && c.state != nil {
+		// Who publishes into the conversation finds its channel in the last entry.
+		if channel := c.state.LastChannel(); channel != "" {
+			h[bus.HeaderChannel] = []string{channel}
+		}
+	}
 	if err := c.publish(ctx, e.Sequence, derived{stream: bus.StreamIndex, msg: &nats.Msg{Subject: subject, Header: h}}); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ const (
 	ReasonFailed          = "handler-failed"   // the last attempt failed
 	ReasonPanic           = "panic"            // the handler panicked
 	ReasonBadDelivery     = "bad-delivery"     // the handler returned what cannot be delivered
+	ReasonStuck           = "stuck"            // it held up more than 4,096 later events of its conversation
 	ReasonTooLarge        = "too-large"        // a delivery is above the server's payload limit
 )
 
@@ -78,6 +79,9 @@ func stackTop(stack string) string {
 
 // errOvertaken says that another worker has gone further in this conversation: what is known of it is stale.
 var errOvertaken = errors.New("another worker is ahead in this conversation")
+
+// errStuck ends the attempts at an event that holds up too many others.
+var errStuck = errors.New("more than 4,096 later events of the conversation wait for it")
 
 // errTooLarge is a message that the server will never take.
 var errTooLarge = errors.New("message above the server's payload limit")

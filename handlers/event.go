@@ -66,6 +66,8 @@ type State interface {
 	Fold(e *Event) ([]MemberChange, error)
 	// Audience says who receives e, the event folded last.
 	Audience(e *Event) []Recipient
+	// LastChannel is the channel used last, in its original spelling; "" if none is known.
+	LastChannel() string
 	// MarshalBinary and UnmarshalBinary write and read the checkpoint.
 	MarshalBinary() ([]byte, error)
 	UnmarshalBinary(data []byte) error

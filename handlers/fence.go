@@ -93,7 +93,7 @@ func (c *conversation) settle(ctx context.Context, s uint64, d derived, cause er
 		}
 		if !conflict(cause) {
 			c.w.outage.report(d.stream, cause)
-			if err := pause(ctx, outagePolicy.wait(n)); err != nil {
+			if err := c.rest(ctx, outagePolicy.wait(n)); err != nil {
 				return err
 			}
 		}

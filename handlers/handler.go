@@ -35,8 +35,10 @@ type Handler struct {
 	PullExpiry time.Duration
 	// MaxAckPending bounds the events handed out and not acknowledged; default 16,384.
 	MaxAckPending int
-	// Window bounds the events held in memory and worked on at once; default 1,024.
+	// Window bounds the events held in memory; default 4,096.
 	Window int
+	// Parallel bounds the events worked on at once, over which the tenants take turns; default 256.
+	Parallel int
 }
 
 const (
@@ -44,12 +46,15 @@ const (
 	defaultPinnedTTL      = 3 * time.Second
 	defaultPullExpiry     = time.Second
 	defaultMaxAckPending  = 16384
-	defaultWindow         = 1024
+	defaultWindow         = 4096
+	defaultParallel       = 256
 	defaultAttemptTimeout = 30 * time.Second
 	maxHandlerName        = 32
 
 	// maxHeld is how many waiting events of one conversation are held whole; of those behind them only the sequence is kept.
 	maxHeld = 256
+	// maxWaiting is how many events of one conversation may wait at all; with more its head becomes a dead letter.
+	maxWaiting = 4096
 )
 
 // withDefaults fills in what was left zero.
@@ -61,6 +66,7 @@ func (h Handler) withDefaults() Handler {
 	h.PullExpiry = orDefault(h.PullExpiry, defaultPullExpiry)
 	h.MaxAckPending = orDefault(h.MaxAckPending, defaultMaxAckPending)
 	h.Window = orDefault(h.Window, defaultWindow)
+	h.Parallel = orDefault(h.Parallel, defaultParallel)
 	return h
 }
 
@@ -105,6 +111,9 @@ func (h Handler) Validate() error {
 	}
 	if h.Window < 1 || h.MaxAckPending < h.Window {
 		bad("window", fmt.Sprintf("%d must be between 1 and max ack pending, %d", h.Window, h.MaxAckPending))
+	}
+	if h.Parallel < 1 {
+		bad("parallel", fmt.Sprintf("%d is below 1", h.Parallel))
 	}
 	return errors.Join(append(errs, h.Retry.validate(h.Name))...)
 }

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -21,7 +22,8 @@ type lane struct {
 	queue   []*item
 	running bool
 	used    time.Time
-	conv    *conversation // the running goroutine's
+	abort   context.CancelFunc // ends the attempts at the head; nil while there are none
+	conv    *conversation      // the running goroutine's
 }
 
 // enqueue puts an item at the end of its lane. Beyond maxHeld waiting events only their sequence is kept. The lock is held.
@@ -29,7 +31,9 @@ func (e *epoch) enqueue(key laneKey, it *item) {
 	e.items[it.sequence] = it
 	l := e.lanes[key]
 	if l == nil {
-		l = &lane{e: e, key: key, conv: newConversation(e.w, key)}
+		l = &lane{e: e, key: key}
+		l.conv = newConversation(e.w, key)
+		l.conv.lane = l
 		e.lanes[key] = l
 	}
 	if len(l.queue) < maxHeld {
@@ -39,6 +43,9 @@ func (e *epoch) enqueue(key laneKey, it *item) {
 		it.event, it.why = Event{}, nil
 	}
 	l.queue = append(l.queue, it)
+	if len(l.queue) > maxWaiting && l.abort != nil {
+		l.abort()
+	}
 	e.startLocked(l, l.work)
 }
 
@@ -69,16 +76,60 @@ func (l *lane) work() {
 				continue
 			}
 		}
-		ack, err := l.conv.process(l.e.ctx, it.event, it.why)
-		if err != nil {
+		if err := l.step(it); err != nil {
 			if l.e.ctx.Err() == nil {
 				l.e.end(err)
 			}
 			l.stop()
 			return
 		}
-		l.e.finish(it, ack)
 	}
+}
+
+// step brings one event to its end, in a place of its tenant's at the gate.
+func (l *lane) step(it *item) error {
+	if err := l.e.w.gate.enter(l.e.ctx, l.key.tenant); err != nil {
+		return err
+	}
+	defer l.e.w.gate.leave(l.key.tenant)
+	ack, err := l.conv.process(l.e.ctx, it.event, it.why)
+	if err != nil {
+		return err
+	}
+	l.e.finish(it, ack)
+	return nil
+}
+
+// stoppable is ctx, ending also when too many events wait behind the one at hand.
+func (c *conversation) stoppable(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if c.lane == nil {
+		return ctx, cancel
+	}
+	mu := &c.lane.e.mu
+	mu.Lock()
+	c.lane.abort = cancel
+	if len(c.lane.queue) > maxWaiting {
+		cancel()
+	}
+	mu.Unlock()
+	return ctx, func() {
+		mu.Lock()
+		c.lane.abort = nil
+		mu.Unlock()
+		cancel()
+	}
+}
+
+// rest waits outside the gate: an event that is to be tried again later takes nobody's place meanwhile.
+func (c *conversation) rest(ctx context.Context, d time.Duration) error {
+	if c.lane == nil {
+		return pause(ctx, d)
+	}
+	c.w.gate.leave(c.key.tenant)
+	err := pause(ctx, d)
+	// The place is entered whatever ended the wait: whoever called leaves it.
+	return errors.Join(err, c.w.gate.enter(context.WithoutCancel(ctx), c.key.tenant))
 }
 
 // take removes the head of the queue; with none left, or the epoch over, the lane stops.

@@ -28,6 +28,7 @@ type Worker struct {
 	outage  *reports // NATS or a stream is in trouble
 	failing *reports // the handler fails
 	stats   counters
+	gate    *gate // what is worked on at once
 
 	holdback            time.Duration // age of a state before it may be checkpointed
 	redoFrom, redoUntil uint64        // events done again by the fences alone, after an unclean stop; 0 = none
@@ -65,7 +66,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 	h = h.withDefaults()
 	log := b.Logger().Named("handler").With("handler", h.Name)
 	w := &Worker{
-		bus: b, handler: h, log: log,
+		bus: b, handler: h, log: log, gate: newGate(h.Parallel),
 		outage:   &reports{log: log, message: "NATS is in trouble, trying again"},
 		failing:  &reports{log: log, message: "the handler fails, trying again"},
 		draining: make(chan struct{}), done: make(chan struct{}),

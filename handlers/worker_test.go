@@ -205,6 +205,35 @@ func TestStuckConversationDelaysNoOther(t *testing.T) {
 	audit(t, b)
 }
 
+func TestEventThatHoldsUpTooManyBecomesADeadLetterAndTheOthersGoOn(t *testing.T) {
+	b := openBus(t)
+	h := oncimevent.New(oncimevent.Options{})
+	inner := h.Handle
+	h.Handle = func(ctx context.Context, e handlers.Event) ([]handlers.Delivery, error) {
+		if e.ID == "stuck" {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return inner(ctx, e)
+	}
+	start(t, b, h)
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"))
+	stuck := publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("stuck", "c1"))
+	for i := range 4200 {
+		_, err := b.JetStream().PublishAsync("cim.acme.web.AGENT_MESSAGE", message(fmt.Sprint(i), "c1"))
+		require.NoError(t, err)
+	}
+	<-b.JetStream().PublishAsyncComplete()
+	drained(t, b)
+	dead := stored(t, b, bus.StreamDeadLetters, "cim-dead.>")
+	require.Len(t, dead, 1)
+	require.Equal(t, stuck, bus.SequenceOf(dead[0].Header))
+	require.Equal(t, handlers.ReasonStuck, bus.LastHeader(dead[0].Header, bus.HeaderReason))
+	deliveries, err := b.JetStream().Stream(t.Context(), bus.StreamDeliveries)
+	require.NoError(t, err)
+	require.EqualValues(t, 4201, deliveries.CachedInfo().State.Msgs)
+}
+
 func TestForgedHeadersOfAPublisherNeitherStopNorMisleadTheWorker(t *testing.T) {
 	b := openBus(t)
 	w := start(t, b, oncimevent.New(oncimevent.Options{}))

@@ -186,6 +186,9 @@ func (s *State) Audience(e *handlers.Event) []handlers.Recipient {
 	return out
 }
 
+// LastChannel is the channel of the last event that had one.
+func (s *State) LastChannel() string { return s.Channel }
+
 func (s *State) agents() []string {
 	names := make([]string, 0, len(s.Members))
 	for agent := range s.Members {

@@ -1,0 +1,100 @@
+package handlers
+
+import (
+	"context"
+	"sync"
+)
+
+// gate lets a bounded number of events be worked on at once, tenants taking turns: where one floods the bus, another's next event
+// is the next but one. A tenant alone may fill three quarters of the places, so that a handler which hangs on its events leaves
+// room for others'.
+type gate struct {
+	places int // free ones
+	share  int // the most one tenant may hold
+
+	mu      sync.Mutex
+	tenants map[string]*turn
+	queue   []*turn // tenants with somebody waiting and a place to their name, in the order of their turns
+}
+
+// turn is one tenant at the gate.
+type turn struct {
+	held    int
+	waiting []chan struct{} // closed when its place is given
+	queued  bool
+}
+
+func newGate(places int) *gate {
+	return &gate{places: places, share: max(1, places*3/4), tenants: map[string]*turn{}}
+}
+
+// enter waits for a place; every place entered is left once.
+func (g *gate) enter(ctx context.Context, tenant string) error {
+	g.mu.Lock()
+	t := g.tenants[tenant]
+	if t == nil {
+		t = &turn{}
+		g.tenants[tenant] = t
+	}
+	if g.places > 0 && t.held < g.share && len(t.waiting) == 0 {
+		g.places--
+		t.held++
+		g.mu.Unlock()
+		return nil
+	}
+	given := make(chan struct{})
+	t.waiting = append(t.waiting, given)
+	g.line(t)
+	g.mu.Unlock()
+	select {
+	case <-given:
+		return nil
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, w := range t.waiting {
+		if w == given {
+			t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
+			return ctx.Err()
+		}
+	}
+	g.leaveLocked(tenant, t) // it was given while ctx ended
+	return ctx.Err()
+}
+
+func (g *gate) leave(tenant string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.leaveLocked(tenant, g.tenants[tenant])
+}
+
+func (g *gate) leaveLocked(tenant string, t *turn) {
+	g.places++
+	t.held--
+	g.line(t)
+	for g.places > 0 && len(g.queue) > 0 {
+		next := g.queue[0]
+		g.queue = g.queue[1:]
+		next.queued = false
+		if len(next.waiting) == 0 || next.held >= g.share {
+			continue
+		}
+		g.places--
+		next.held++
+		close(next.waiting[0])
+		next.waiting = next.waiting[1:]
+		g.line(next)
+	}
+	if t.held == 0 && len(t.waiting) == 0 && !t.queued {
+		delete(g.tenants, tenant)
+	}
+}
+
+// line puts a tenant at the end of the queue if it waits and may have a place. The lock is held.
+func (g *gate) line(t *turn) {
+	if !t.queued && len(t.waiting) > 0 && t.held < g.share {
+		t.queued = true
+		g.queue = append(g.queue, t)
+	}
+}
