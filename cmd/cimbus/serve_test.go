@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -21,6 +22,15 @@ func (s served) get(t *testing.T, path string) (int, string) {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	return resp.StatusCode, string(body)
+}
+
+// settled waits until the one event of joined is counted, which comes after its delivery.
+func (s served) settled(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, body := s.get(t, "/metrics")
+		return strings.Contains(body, `cimbus_events_handled_total{handler="onCimEvent"} 1`)
+	}, patience, 2*time.Millisecond)
 }
 
 func TestTheReadyLineIsTheOnlyOneAndInItsOrder(t *testing.T) {
@@ -41,6 +51,7 @@ func TestWhatIsOffIsEmpty(t *testing.T) {
 
 func TestReadinessNamesEveryCheckWithItsReason(t *testing.T) {
 	d := joined(t)
+	d.settled(t)
 	code, body := d.get(t, "/readyz")
 	require.Equal(t, http.StatusOK, code)
 	require.JSONEq(t, `{"ready":true,"checks":[
@@ -93,6 +104,7 @@ func TestALostStreamMakesTheDaemonNotReady(t *testing.T) {
 
 func TestMetricsCountWhatTheDaemonDid(t *testing.T) {
 	d := joined(t)
+	d.settled(t)
 	code, body := d.get(t, "/metrics")
 	require.Equal(t, http.StatusOK, code)
 	for _, want := range []string{
