@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -128,7 +129,8 @@ func (b *Bus) connOptions(given []nats.Option) []nats.Option {
 	}, given...)
 }
 
-func dialError(url string, err error) error {
+func dialError(urls string, err error) error {
+	url := Redact(urls)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		return fmt.Errorf("%w at %s: check the user, token or credentials file: %w", ErrUnauthorized, url, err)
@@ -136,6 +138,21 @@ func dialError(url string, err error) error {
 		return fmt.Errorf("%w at %s: check the address and that the server runs: %w", ErrUnreachable, url, err)
 	}
 	return fmt.Errorf("%w at %s: %w", ErrUnreachable, url, err)
+}
+
+// Redact writes a comma-separated list of server URLs without what is secret in them.
+func Redact(urls string) string {
+	parts := strings.Split(urls, ",")
+	for i, p := range parts {
+		if at := strings.LastIndexByte(p, '@'); at >= 0 {
+			scheme, _, found := strings.Cut(p, "://")
+			parts[i] = p[at+1:]
+			if found {
+				parts[i] = scheme + "://" + parts[i]
+			}
+		}
+	}
+	return strings.Join(parts, ",")
 }
 
 // provision makes sure of JetStream and of the declared streams.

@@ -58,7 +58,7 @@ func declare() []Key {
 			Doc:  `Where the embedded server listens for NATS over WebSocket. Port 0 takes a free one, "" is off.`,
 			kind: address(func(c *Config) *string { return &c.WebSocket.Addr })},
 		{Path: "websocket.origins", Default: "",
-			Doc:  "Pages that may connect over WebSocket, by origin. An empty list lets every page connect.",
+			Doc:  "Pages that may connect over WebSocket, by origin. With an empty list only pages of the same origin may.",
 			kind: origins(func(c *Config) *[]string { return &c.WebSocket.Origins })},
 
 		{Path: "http.addr", Flag: "http-addr", Default: "127.0.0.1:8080",

@@ -73,18 +73,13 @@ func (w *Worker) persistConsumer() error {
 	})
 }
 
-// reset makes the durable begin again after its acknowledgement floor, or where the events begin that are to be done again.
+// reset makes the durable begin again after its acknowledgement floor.
 func (w *Worker) reset(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	resp, err := w.js.ResetConsumer(ctx, bus.StreamEvents, w.handler.durable())
-	if err == nil && w.redoFrom > 0 && resp.ResetSeq > w.redoFrom && !w.redone {
-		_, err = w.js.ResetConsumerToSequence(ctx, bus.StreamEvents, w.handler.durable(), w.redoFrom)
-	}
-	if err != nil {
+	if _, err := w.js.ResetConsumer(ctx, bus.StreamEvents, w.handler.durable()); err != nil {
 		return fmt.Errorf("reset consumer %s: %w", w.handler.durable(), err)
 	}
-	w.redone = true
 	return nil
 }
 
@@ -99,41 +94,4 @@ func (w *Worker) unpin() {
 	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		w.log.Debug("standby not told, it takes over by itself", "error", err)
 	}
-}
-
-// planRedo finds the events that are to be done again: in balanced durability streams reach the disk each at its own time, so
-// after an unclean stop the index may tell of deliveries that were lost. All events stored in the last seconds before it are
-// compared with what is really there.
-func (w *Worker) planRedo(ctx context.Context) error {
-	srv := w.bus.Server()
-	if w.holdback == 0 || srv == nil || !srv.Unclean() {
-		return nil
-	}
-	stream, err := w.js.Stream(ctx, bus.StreamEvents)
-	if err != nil {
-		return err
-	}
-	state := stream.CachedInfo().State
-	if state.Msgs == 0 {
-		return nil
-	}
-	since := state.LastTime.Add(-balancedHoldback)
-	low, high := state.FirstSeq, state.LastSeq
-	for low < high {
-		mid := low + (high-low)/2
-		m, err := w.bus.NextMessage(ctx, bus.StreamEvents, mid, "cim.*.*.*")
-		switch {
-		case errors.Is(err, bus.ErrNoMessage):
-			high = mid
-		case err != nil:
-			return err
-		case m.Time.Before(since):
-			low = m.Sequence + 1
-		default:
-			high = mid
-		}
-	}
-	w.redoFrom, w.redoUntil, w.release = low, state.LastSeq, srv.HoldUnclean()
-	w.log.Warn("the last run ended without a shutdown, comparing the latest events with what was delivered", "from", low, "to", state.LastSeq)
-	return nil
 }

@@ -142,7 +142,10 @@ func (c *conversation) publishMembers(ctx context.Context, e *Event, changes []M
 		if err != nil {
 			return fmt.Errorf("member record: %w", err)
 		}
-		h := nats.Header{bus.HeaderSequence: []string{strconv.FormatUint(e.Sequence, 10)}}
+		h := nats.Header{
+			bus.HeaderSequence:   []string{strconv.FormatUint(e.Sequence, 10)},
+			bus.HeaderSourceTime: []string{e.Stored.UTC().Format(time.RFC3339Nano)},
+		}
 		if m.Left != 0 {
 			h[headerTTL] = []string{c.w.bus.LeftMembersTTL().String()}
 		}
@@ -215,11 +218,9 @@ func (c *conversation) index(ctx context.Context, e *Event, outcome string) erro
 	}
 	h := derivedHeader(e)
 	h[bus.HeaderOutcome] = []string{outcome}
-	if e.Channel == "" && c.state != nil {
+	if c.state != nil && len(h[bus.HeaderChannel]) == 0 && c.state.LastChannel() != "" {
 		// Who publishes into the conversation finds its channel in the last entry.
-		if channel := c.state.LastChannel(); channel != "" {
-			h[bus.HeaderChannel] = []string{channel}
-		}
+		h[bus.HeaderChannel] = []string{c.state.LastChannel()}
 	}
 	if err := c.publish(ctx, e.Sequence, derived{stream: bus.StreamIndex, msg: &nats.Msg{Subject: subject, Header: h}}); err != nil {
 		return err

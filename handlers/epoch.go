@@ -92,6 +92,11 @@ func (w *Worker) epoch(pin *string) error {
 		return err
 	}
 	w.stats.epochs.Add(1)
+	w.stats.acts.Store(true)
+	defer func() {
+		w.stats.acts.Store(false)
+		w.stats.waiting.Store(0)
+	}()
 	e := &epoch{
 		w: w, pin: *pin, inbox: w.bus.Conn().NewInbox(), reconnects: w.bus.Conn().Stats().Reconnects,
 		next: 1, items: map[uint64]*item{}, lanes: map[laneKey]*lane{}, pulls: map[string]pull{},
@@ -139,6 +144,7 @@ func (e *epoch) live(sub *nats.Subscription) error {
 			}
 			e.keepAlive(now)
 			e.releaseRedone()
+			e.countWaiting()
 			if now.Sub(swept) > time.Second {
 				swept = now
 				e.sweep(now)
@@ -278,6 +284,12 @@ func (e *epoch) settle() {
 	case <-t.C:
 		e.w.log.Warn("a handler does not return though its context ended, going on without it")
 	}
+}
+
+func (e *epoch) countWaiting() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.w.stats.waiting.Store(int64(len(e.items)))
 }
 
 // releaseRedone tells the server, once, that what an unclean stop may have cost has been made good.

@@ -66,6 +66,8 @@ type State interface {
 	Fold(e *Event) ([]MemberChange, error)
 	// Audience says who receives e, the event folded last.
 	Audience(e *Event) []Recipient
+	// Member returns an agent's record as it stands, false if it is no member.
+	Member(agent string) (MemberChange, bool)
 	// LastChannel is the channel used last, in its original spelling; "" if none is known.
 	LastChannel() string
 	// MarshalBinary and UnmarshalBinary write and read the checkpoint.

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -166,7 +167,7 @@ func derivedHeader(e *Event) nats.Header {
 		}
 	}
 	set(bus.HeaderConversation, e.Conversation)
-	set(bus.HeaderChannel, e.Channel)
+	set(bus.HeaderChannel, cmp.Or(e.Channel, bus.LastHeader(e.Header, bus.HeaderChannel), e.Source.Channel))
 	set(bus.HeaderEventID, e.ID)
 	set(bus.HeaderEventName, e.Name)
 	set(bus.HeaderSequence, strconv.FormatUint(e.Sequence, 10))

@@ -35,7 +35,7 @@ type Handler struct {
 	PullExpiry time.Duration
 	// MaxAckPending bounds the events handed out and not acknowledged; default 16,384.
 	MaxAckPending int
-	// Window bounds the events held in memory; default 4,096.
+	// Window bounds the events held in memory; default 4,096, and not above MaxAckPending.
 	Window int
 	// Parallel bounds the events worked on at once, over which the tenants take turns; default 256.
 	Parallel int
@@ -65,7 +65,7 @@ func (h Handler) withDefaults() Handler {
 	h.PinnedTTL = orDefault(h.PinnedTTL, defaultPinnedTTL)
 	h.PullExpiry = orDefault(h.PullExpiry, defaultPullExpiry)
 	h.MaxAckPending = orDefault(h.MaxAckPending, defaultMaxAckPending)
-	h.Window = orDefault(h.Window, defaultWindow)
+	h.Window = orDefault(h.Window, min(defaultWindow, h.MaxAckPending))
 	h.Parallel = orDefault(h.Parallel, defaultParallel)
 	return h
 }

@@ -34,7 +34,6 @@ type Worker struct {
 	redoFrom, redoUntil uint64        // events done again by the fences alone, after an unclean stop; 0 = none
 
 	// The goroutine of run alone uses these.
-	redone   bool   // the durable was set back to redoFrom
 	release  func() // says that all was done again; nil = nothing was to be
 	resumeAt uint64 // the first event not finished when the last epoch ended, 0 = unknown
 
@@ -47,7 +46,9 @@ type Worker struct {
 }
 
 type counters struct {
-	handled, retried, redelivered, deadLetters, epochs atomic.Uint64
+	handled, redelivered, deadLetters, epochs atomic.Uint64
+	acts                                      atomic.Bool
+	waiting                                   atomic.Int64
 }
 
 // Stats are a worker's counts since it was started.
@@ -56,6 +57,8 @@ type Stats struct {
 	Redelivered uint64 // events that came again within an epoch
 	DeadLetters uint64
 	Epochs      uint64 // how often this process took up the work
+	Acts        bool   // this process has the work now; otherwise it stands by, for another one or for the first event
+	Waiting     int    // events taken and not yet finished
 }
 
 // Start begins to run h on b and returns once its durable exists. The worker goes on until Close; ctx bounds only the start.
@@ -80,11 +83,10 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 	if srv := b.Server(); srv != nil && srv.Durability() == embedded.Balanced {
 		w.holdback = balancedHoldback
 	}
-	if err := w.planRedo(ctx); err != nil {
-		return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
-	}
-	if err := w.ensureConsumer(ctx); err != nil {
-		return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
+	for _, step := range []func(context.Context) error{w.planRecovery, w.ensureConsumer, w.rewind} {
+		if err := step(ctx); err != nil {
+			return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
+		}
 	}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go w.run()
@@ -116,6 +118,7 @@ const breakOff = 2 * time.Second
 // Stats returns the worker's counts.
 func (w *Worker) Stats() Stats {
 	return Stats{
+		Acts: w.stats.acts.Load(), Waiting: int(w.stats.waiting.Load()),
 		Handled: w.stats.handled.Load(), Redelivered: w.stats.redelivered.Load(),
 		DeadLetters: w.stats.deadLetters.Load(), Epochs: w.stats.epochs.Load(),
 	}

@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -21,9 +22,19 @@ func newServerLogger(log hclog.Logger) *serverLogger {
 }
 
 func (l *serverLogger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLogger) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
-func (l *serverLogger) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
-func (l *serverLogger) Debugf(format string, v ...any)  { l.log.Trace(fmt.Sprintf(format, v...)) }
+
+// Warnf steps the cry about a WebSocket without TLS down with the notices: the
+// address was the caller's choice, and on loopback it is nothing to warn of.
+func (l *serverLogger) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, "Websocket not configured with TLS") {
+		l.Noticef("WebSocket without TLS")
+		return
+	}
+	l.log.Warn(fmt.Sprintf(format, v...))
+}
+
+func (l *serverLogger) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l *serverLogger) Debugf(format string, v ...any) { l.log.Trace(fmt.Sprintf(format, v...)) }
 
 // Tracef is never asked for: Start leaves the server's protocol trace off.
 func (l *serverLogger) Tracef(string, ...any) {}

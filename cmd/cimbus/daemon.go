@@ -17,9 +17,6 @@ import (
 	"github.com/cimbus/cimbus/handlers/oncimevent"
 )
 
-// maxInHand bounds the events the handler holds in memory at once.
-const maxInHand = 1024
-
 // daemon is everything that serve runs.
 type daemon struct {
 	config *config.Config
@@ -85,7 +82,6 @@ func (d *daemon) handler() handlers.Handler {
 	h.Retry = handlers.RetryPolicy{Attempts: c.Retry.Attempts, First: c.Retry.First, Longest: c.Retry.Longest}
 	h.AckWait, h.PinnedTTL, h.PullExpiry = c.Workers.AckWait, c.Workers.PinnedTTL, c.Workers.PullExpiry
 	h.MaxAckPending = c.Workers.MaxAckPending
-	h.Window = min(maxInHand, h.MaxAckPending)
 	return h
 }
 

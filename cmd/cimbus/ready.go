@@ -48,10 +48,10 @@ func declaredStreams() []string {
 
 func (d *daemon) checkWorker() check {
 	stats := d.worker.Stats()
-	if stats.Epochs == 0 {
+	if !stats.Acts {
 		return check{"worker", true, "stands by: another process acts, or nothing was published yet"}
 	}
-	return check{"worker", true, fmt.Sprintf("acts: %d events handled", stats.Handled)}
+	return check{"worker", true, fmt.Sprintf("acts: %d events handled, %d at hand", stats.Handled, stats.Waiting)}
 }
 
 func (d *daemon) checkDurability() check {

@@ -7,10 +7,12 @@ package conversation
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 
+	"github.com/cimbus/cimbus/bus"
 	"github.com/cimbus/cimbus/bus/cim"
 	"github.com/cimbus/cimbus/handlers"
 	"github.com/cimbus/cimbus/subjects"
@@ -62,9 +64,7 @@ func (s *State) Fold(e *handlers.Event) ([]handlers.MemberChange, error) {
 		return nil, err
 	}
 	s.Sequence = e.Sequence
-	if e.Channel != "" {
-		s.Channel = e.Channel
-	}
+	s.Channel = cmp.Or(e.Channel, bus.LastHeader(e.Header, bus.HeaderChannel), e.Source.Channel, s.Channel)
 	if e.RoomInfo != nil {
 		s.RoomInfo = bytes.Clone(e.RoomInfo)
 	}
@@ -88,7 +88,7 @@ func (s *State) foldMembership(e *handlers.Event) ([]handlers.MemberChange, erro
 		case cim.AgentSubscribed:
 			changes = s.join(p, e.Sequence)
 		case cim.AgentUnsubscribed:
-			changes = s.leave(p.Agent, e.Sequence, orElse(e.Reason(), ReasonUnsubscribed))
+			changes = s.leave(p.Agent, e.Sequence, cmp.Or(e.Reason(), ReasonUnsubscribed))
 		default:
 			changes = s.changeRole(p)
 		}
@@ -96,10 +96,10 @@ func (s *State) foldMembership(e *handlers.Event) ([]handlers.MemberChange, erro
 	case cim.TopicStateChangeEvent:
 		s.left = nil
 		status := e.TopicState()
-		s.Status = orElse(status, s.Status)
+		s.Status = cmp.Or(status, s.Status)
 		if status == Closed {
 			for _, agent := range s.agents() {
-				changes = append(changes, s.leave(agent, e.Sequence, orElse(e.Reason(), ReasonClosed))...)
+				changes = append(changes, s.leave(agent, e.Sequence, cmp.Or(e.Reason(), ReasonClosed))...)
 			}
 			for i := range s.left {
 				s.left[i].Event = true
@@ -117,7 +117,7 @@ func (s *State) join(p cim.Participant, sequence uint64) []handlers.MemberChange
 		m = Member{Since: sequence}
 	}
 	before := m.Role
-	m.Role = orElse(p.Role, m.Role)
+	m.Role = cmp.Or(p.Role, m.Role)
 	m.Participant = bytes.Clone(p.Raw)
 	if s.Members == nil {
 		s.Members = map[string]Member{}
@@ -186,6 +186,15 @@ func (s *State) Audience(e *handlers.Event) []handlers.Recipient {
 	return out
 }
 
+// Member returns the record of an agent that is a member.
+func (s *State) Member(agent string) (handlers.MemberChange, bool) {
+	m, member := s.Members[agent]
+	if !member {
+		return handlers.MemberChange{}, false
+	}
+	return handlers.MemberChange{Agent: agent, Role: m.Role, Since: m.Since}, true
+}
+
 // LastChannel is the channel of the last event that had one.
 func (s *State) LastChannel() string { return s.Channel }
 
@@ -218,11 +227,4 @@ func (s *State) UnmarshalBinary(data []byte) error {
 	}
 	*s = read
 	return nil
-}
-
-func orElse(s, fallback string) string {
-	if s != "" {
-		return s
-	}
-	return fallback
 }
