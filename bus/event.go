@@ -89,7 +89,7 @@ func NewEvent(tenant string, body []byte, opts ...EventOption) (Event, error) {
 		Tenant: tenant, Channel: orDefault(o.channel, decoded.Channel), Name: decoded.Name,
 		Conversation: decoded.Conversation, ID: decoded.ID, Body: body, Header: o.header,
 	}
-	_, err = e.message()
+	_, _, err = e.names()
 	return e, err
 }
 
@@ -127,17 +127,20 @@ func (e Event) MessageID() (string, error) {
 	return tenant + ":" + name + ":" + id, nil
 }
 
+// names are the event's subject and message id; an error says what of the event cannot be published.
+func (e Event) names() (subject, id string, err error) {
+	if subject, err = e.Subject(); err == nil {
+		if id, err = e.MessageID(); err == nil {
+			err = e.checkConversation()
+		}
+	}
+	return subject, id, err
+}
+
 // message builds what goes over the wire.
 func (e Event) message() (*nats.Msg, error) {
-	subject, err := e.Subject()
+	subject, id, err := e.names()
 	if err != nil {
-		return nil, err
-	}
-	id, err := e.MessageID()
-	if err != nil {
-		return nil, err
-	}
-	if err := e.checkConversation(); err != nil {
 		return nil, err
 	}
 	values := []string{id, StreamEvents, e.Conversation, e.ID, e.Name, e.Channel}

@@ -30,9 +30,6 @@ const (
 	HeaderLastAttempt    = "Cim-Last-Attempt"     // on dead letters: when it was given up, RFC 3339
 	HeaderIndexSequence  = "Cim-Index-Sequence"   // on checkpoints: the index entry of the event they end with
 	HeaderTruncated      = "Cim-Payload-Left-Out" // on dead letters that went without a payload too large for the server: its size in bytes
-
-	headerTraceParent = "traceparent"
-	headerTraceState  = "tracestate"
 )
 
 // Outcomes of an event, as its index entry names them.

@@ -59,6 +59,8 @@ func (p *Publisher) settle(q *Pending, receipt Receipt, err error) {
 	} else {
 		delete(p.lanes, q.lane.key)
 	}
+	// Whoever keeps an outcome keeps neither the event nor those behind it.
+	q.msg, q.lane, q.next = nil, nil, nil
 	close(q.done)
 	<-p.slots
 }

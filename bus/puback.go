@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -59,6 +60,10 @@ func readAnswer(subject string, m *nats.Msg) (Receipt, answerKind, error) {
 	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
 		return Receipt{}, answerAgain, nats.ErrNoResponders
 	}
+	if r, ok := plainReceipt(m.Data); ok {
+		r.Subject = subject
+		return r, answerStored, nil
+	}
 	var ack struct {
 		Error     *jetstream.APIError `json:"error"`
 		Stream    string              `json:"stream"`
@@ -76,6 +81,17 @@ func readAnswer(subject string, m *nats.Msg) (Receipt, answerKind, error) {
 		return Receipt{}, answerUnknown, errors.New("somebody who is no stream answered the publish")
 	}
 	return Receipt{Subject: subject, Stream: ack.Stream, Sequence: ack.Sequence, Duplicate: ack.Duplicate}, answerStored, nil
+}
+
+// plainReceipt reads the acknowledgement of a stored event as the server spells it to a publisher at full speed; anything else is left
+// to a JSON decoder, which costs ten times as much.
+func plainReceipt(data []byte) (Receipt, bool) {
+	const before, after = `{"stream":"` + StreamEvents + `", "seq":`, `}`
+	if len(data) <= len(before) || string(data[:len(before)]) != before || string(data[len(data)-len(after):]) != after {
+		return Receipt{}, false
+	}
+	sequence, err := strconv.ParseUint(string(data[len(before):len(data)-len(after)]), 10, 64)
+	return Receipt{Stream: StreamEvents, Sequence: sequence}, err == nil
 }
 
 func readRefusal(api *jetstream.APIError) (answerKind, error) {

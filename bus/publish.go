@@ -13,6 +13,9 @@ import (
 const (
 	defaultAckWait  = 5 * time.Second
 	defaultRetryFor = 30 * time.Second
+	// firstAckWait is how long one Publish awaits its first answer. It is short because a connection lost at the wrong moment tells
+	// nobody that the answer will not come; every further try waits twice as long.
+	firstAckWait = time.Second
 	// retryPause is the wait before an event is sent again that nobody took, or that the connection could not take.
 	retryPause = 250 * time.Millisecond
 	// noResponders is how often in a row nobody may take an event before it is asked whether the stream exists at all; it has no
@@ -23,7 +26,7 @@ const (
 // Publish stores an event and waits for the acknowledgement: a Receipt means it is stored. Within ctx, and 30 seconds where ctx has no
 // deadline, it tries again after every failure that may pass, with the same message id. Errors: ErrInvalidEvent, ErrTooLarge,
 // ErrStoreFull, ErrNoStream, ErrUnauthorized, ErrUnreachable and ErrClosed say that the event is not stored; ErrUnknownOutcome says
-// that it may be. Calls from several goroutines do not wait for each other; the order of events is that of the calls.
+// that it may be. Calls do not wait for each other: two at once are stored in either order.
 func (b *Bus) Publish(ctx context.Context, e Event) (Receipt, error) {
 	msg, err := e.message()
 	if err != nil {
@@ -64,7 +67,7 @@ type syncPublish struct {
 func (p *syncPublish) try(ctx context.Context) (receipt Receipt, done bool, err error) {
 	nc := p.b.nc
 	switch {
-	case nc.IsClosed():
+	case nc.IsClosed(), p.b.ctx.Err() != nil:
 		return Receipt{}, true, p.giveUp(ErrClosed)
 	case !nc.IsConnected():
 		// Nothing is left to the connection's own buffer: it would go out at some later time, whatever is said here.
@@ -75,7 +78,7 @@ func (p *syncPublish) try(ctx context.Context) (receipt Receipt, done bool, err 
 		return Receipt{}, true, p.giveUp(nil)
 	}
 	started := time.Now()
-	wait, cancel := context.WithTimeout(ctx, defaultAckWait)
+	wait, cancel := context.WithTimeout(ctx, min(firstAckWait<<min(p.tries, maxBackoff), defaultAckWait))
 	defer cancel()
 	p.tries++
 	answer, err := nc.RequestMsgWithContext(wait, p.msg)

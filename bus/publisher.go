@@ -173,7 +173,8 @@ func (p *Publisher) Flush(ctx context.Context) error {
 }
 
 // Close accepts no more events, flushes, and ends the publisher. Where ctx ends first, or the bus was closed, events that have no
-// outcome get one: ErrUnknownOutcome if they were sent, else ErrClosed. It may be called more than once.
+// outcome get one: ErrUnknownOutcome if they were sent, else ErrClosed. It may be called more than once. Where the network is stuck in
+// the middle of a write it waits for the connection's own write deadline (nats.FlusherTimeout, 1 minute).
 func (p *Publisher) Close(ctx context.Context) error {
 	p.closing.Do(func() {
 		p.mu.Lock()

@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -43,6 +44,7 @@ type load struct {
 }
 
 func newLoad(t testing.TB, events, conversations int) *load {
+	t.Helper()
 	l := &load{conversations: conversations}
 	for i := range events {
 		l.events = append(l.events, event(t, fmt.Sprintf("e%06d", i), fmt.Sprintf("c%d", i%conversations)))
@@ -52,6 +54,7 @@ func newLoad(t testing.TB, events, conversations int) *load {
 
 // publish publishes everything, calling half once in the middle.
 func (l *load) publish(t testing.TB, p *bus.Publisher, half func()) {
+	t.Helper()
 	for i, e := range l.events {
 		if i == len(l.events)/2 && half != nil {
 			half()
@@ -82,7 +85,7 @@ func (l *load) account(t testing.TB, b *bus.Bus) (acknowledged, unknown, refused
 		case err == nil:
 			acknowledged++
 			require.Equal(t, stored[id], receipt.Sequence, "%s was acknowledged", id)
-		case isUnknown(err):
+		case errors.Is(err, bus.ErrUnknownOutcome):
 			unknown++
 		default:
 			refused++
@@ -91,8 +94,6 @@ func (l *load) account(t testing.TB, b *bus.Bus) (acknowledged, unknown, refused
 	}
 	return acknowledged, unknown, refused
 }
-
-func isUnknown(err error) bool { return strings.Contains(err.Error(), bus.ErrUnknownOutcome.Error()) }
 
 func TestEveryPublishedEventIsStoredOnceInOrderAndAcknowledged(t *testing.T) {
 	for _, conversations := range []int{1, 7, 1000} {

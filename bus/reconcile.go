@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -62,9 +63,16 @@ func (b *Bus) planStream(ctx context.Context, want jetstream.StreamConfig) (Stre
 	plan := StreamPlan{Stream: want.Name, Action: ActionCreate, config: want, grows: max(want.MaxBytes, 0)}
 	info, err := b.streamInfo(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		plan.Differences, err = b.occupied(ctx, want)
-		if len(plan.Differences) > 0 {
+		holders, err := b.holders(ctx, want.Subjects)
+		if slices.Contains(holders, want.Name) {
+			return b.planStream(ctx, want) // another bus has created it in between
+		}
+		for _, holder := range holders {
 			plan.Action = ActionRefuse
+			plan.Differences = append(plan.Differences, Difference{
+				Field: "subjects", Have: "in stream " + holder, Want: strings.Join(want.Subjects, ", "),
+				Impossible: true, Why: "cannot be created: two streams cannot take one subject; delete " + holder + " or narrow its subjects",
+			})
 		}
 		return plan, err
 	}
@@ -95,13 +103,11 @@ func (b *Bus) planStream(ctx context.Context, want jetstream.StreamConfig) (Stre
 	return plan, nil
 }
 
-// occupied finds streams that already take the subjects of a missing one; the server would refuse to create it.
-func (b *Bus) occupied(ctx context.Context, want jetstream.StreamConfig) ([]Difference, error) {
-	var taken []Difference
-	for _, subject := range want.Subjects {
-		var names []string
+// holders names the streams that take any of these subjects.
+func (b *Bus) holders(ctx context.Context, subjects []string) ([]string, error) {
+	var names []string
+	for _, subject := range subjects {
 		err := b.patiently(ctx, func(ctx context.Context) error {
-			names = nil
 			l := b.js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))
 			for name := range l.Name() {
 				names = append(names, name)
@@ -111,14 +117,9 @@ func (b *Bus) occupied(ctx context.Context, want jetstream.StreamConfig) ([]Diff
 		if err != nil {
 			return nil, fmt.Errorf("ask who stores %s: %w", subject, err)
 		}
-		for _, name := range names {
-			taken = append(taken, Difference{
-				Field: "subjects", Have: "in stream " + name, Want: subject,
-				Impossible: true, Why: "cannot be created: two streams cannot take one subject; delete " + name + " or narrow its subjects",
-			})
-		}
 	}
-	return taken, nil
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // ApplyStreams carries out a plan of PlanStreams. Where it refuses something it returns a *PlanError and changes nothing; force makes
@@ -326,8 +327,7 @@ func passing(err error) bool {
 
 // errorCode is the server's err_code, 0 where the error is no answer of its API.
 func errorCode(err error) jetstream.ErrorCode {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.ErrorCode
 	}
 	return 0

@@ -137,7 +137,7 @@ func TestBudgetsAreSharesOfTheStoreOfTheServerInThisProcess(t *testing.T) {
 		bus.StreamMembers: 2, bus.StreamConversations: 3,
 	} {
 		got := streamConfig(t, b, name).MaxBytes
-		require.EqualValues(t, 10<<20*share, got, name)
+		require.Equal(t, 10<<20*share, got, name)
 		total += got
 	}
 	require.EqualValues(t, 1000<<20, total)
@@ -251,7 +251,7 @@ func TestBudgetsFollowAStoreThatGrowsOrShrinks(t *testing.T) {
 		if maxBytes > 0 {
 			want = maxBytes
 		}
-		require.EqualValues(t, want/100*50, streamConfig(t, b, bus.StreamEvents).MaxBytes)
+		require.Equal(t, want/100*50, streamConfig(t, b, bus.StreamEvents).MaxBytes)
 		return b.Close(t.Context())
 	}
 	require.NoError(t, open(1<<30, 0))

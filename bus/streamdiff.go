@@ -46,11 +46,11 @@ func (c *comparison) note(field, have, want string, v verdict) {
 }
 
 // differ notes a difference of one setting and makes it away in c.to.
-func differ[T comparable](c *comparison, field string, setting *T, want T, print func(T) string, judge func(have T) verdict) {
+func differ[T comparable](c *comparison, field string, setting *T, want T, text func(T) string, judge func(have T) verdict) {
 	if *setting == want {
 		return
 	}
-	c.note(field, print(*setting), print(want), judge(*setting))
+	c.note(field, text(*setting), text(want), judge(*setting))
 	*setting = want
 }
 
