@@ -2,14 +2,10 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/v2"
 )
 
 // Sources is where a configuration comes from. Each overrides the ones before
@@ -26,30 +22,28 @@ type Sources struct {
 func Load(from Sources) (*Config, error) {
 	var problems Problems
 	keys := Keys()
-	merged := koanf.New(".")
+	merged := layer{}
 	for _, l := range []layer{
 		defaults(keys),
 		readFile(from.File, keys, &problems),
 		readEnviron(from.Environ, keys, &problems),
 		readFlags(from.Flags, keys, &problems),
 	} {
-		if err := merged.Load(confmap.Provider(l, "."), nil); err != nil {
-			return nil, fmt.Errorf("merge configuration: %w", err)
-		}
+		maps.Copy(merged, l)
 	}
 
 	c := &Config{}
 	bad := map[string]bool{}
 	for _, k := range keys {
-		at, _ := merged.Get(k.Path).(setting)
-		value := Value{Key: k.Path, Value: k.kind.show(at.Text), Source: at.Source}
+		at := merged[k.Path]
+		value := Value{Key: k.Path, Value: k.kind.show(at.text), Source: at.source}
 		c.values = append(c.values, value)
-		if problem := k.kind.set(c, at.Text); problem != "" {
+		if problem := k.kind.set(c, at.text); problem != "" {
 			bad[k.Path] = true
-			if at.Text == "" {
+			if at.text == "" {
 				problem = "is empty"
 			}
-			problems = append(problems, &Problem{Key: k.Path, Value: value.Value, Source: at.Source, Problem: problem, Remedy: k.Valid})
+			problems = append(problems, &Problem{Key: k.Path, Value: value.Value, Source: at.source, Problem: problem, Remedy: k.Valid})
 		}
 	}
 	problems = append(problems, c.conflicts(bad)...)

@@ -40,16 +40,15 @@ type Value struct {
 // order of the file. The slice is the caller's.
 func (c *Config) Show() []Value { return append([]Value(nil), c.values...) }
 
-// setting is what a source says about one key. Fields are exported because
-// koanf copies values by reflection.
+// setting is what a source says about one key.
 type setting struct {
-	Text   string
-	Source Source
+	text   string
+	source Source
 }
 
-// layer is what one source sets, by path: values of type setting.
-type layer map[string]any
+// layer is what one source sets, by path.
+type layer map[string]setting
 
 func (l layer) set(path, text string, kind Layer, name string) {
-	l[path] = setting{Text: text, Source: Source{Layer: kind, Name: name}}
+	l[path] = setting{text: text, source: Source{Layer: kind, Name: name}}
 }
