@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -27,16 +28,18 @@ func benchBody(id, conversation string) []byte {
 		id, conversation, strings.TrimSuffix(strings.Repeat(`{"key":"colour","value":"blue","n":12},`, 60), ","), strings.Repeat("lorem ipsum ", 270))
 }
 
-func benchEvents(b *testing.B) []bus.Event {
+// benchEvents are n events with ids from a number on; they share a few bodies.
+func benchEvents(b *testing.B, n, from int) []bus.Event {
 	b.Helper()
-	events := make([]bus.Event, b.N)
+	bodies := make([][]byte, 64)
+	for i := range bodies {
+		bodies[i] = benchBody("e"+strconv.Itoa(i), "c"+strconv.Itoa(i))
+	}
+	events := make([]bus.Event, n)
 	for i := range events {
-		conversation := "c" + strconv.Itoa(i%benchConversations)
-		events[i] = bus.Event{Tenant: "acme", Channel: "WEB", Name: "CUSTOMER_MESSAGE", Conversation: conversation, ID: "e" + strconv.Itoa(i)}
-		if i < benchConversations {
-			events[i].Body = benchBody(events[i].ID, conversation)
-		} else {
-			events[i].Body = events[i%benchConversations].Body
+		events[i] = bus.Event{
+			Tenant: "acme", Channel: "WEB", Name: "CUSTOMER_MESSAGE", ID: "e" + strconv.Itoa(from+i),
+			Conversation: "c" + strconv.Itoa(i%benchConversations), Body: bodies[i%len(bodies)],
 		}
 	}
 	return events
@@ -65,55 +68,106 @@ func plainMessage(e bus.Event) *nats.Msg {
 }
 
 // BenchmarkPublish measures asynchronous publishing of 6 KB events, until the last one is acknowledged: by nats.go alone ("plain"), by
-// a Publisher from events that are ready ("bus"), and from bodies that are decoded and checked first ("bus from bodies").
+// a Publisher from events that are ready ("bus"), and from bodies that are read and checked first ("bus from bodies").
 func BenchmarkPublish(b *testing.B) {
-	b.Run("plain", func(b *testing.B) {
-		target := benchBus(b)
-		js, err := jetstream.New(target.Conn(), jetstream.WithPublishAsyncMaxPending(4096))
-		require.NoError(b, err)
-		events := benchEvents(b)
-		b.SetBytes(int64(len(events[0].Body)))
-		b.ReportAllocs()
-		b.ResetTimer()
-		for i := range b.N {
-			_, err := js.PublishMsgAsync(plainMessage(events[i]), jetstream.WithStallWait(time.Minute))
-			require.NoError(b, err)
-		}
-		<-js.PublishAsyncComplete()
-	})
-	b.Run("bus", func(b *testing.B) {
-		benchPublisher(b, func(e bus.Event) (bus.Event, error) { return e, nil })
-	})
-	b.Run("bus from bodies", func(b *testing.B) {
-		benchPublisher(b, func(e bus.Event) (bus.Event, error) {
-			read, err := bus.NewEvent(e.Tenant, e.Body)
-			read.ID = e.ID // the bodies are few
-			return read, err
+	for name, way := range benchWays() {
+		b.Run(name, func(b *testing.B) {
+			publish := way(b, benchBus(b))
+			events := benchEvents(b, b.N, 0)
+			b.SetBytes(int64(len(events[0].Body)))
+			b.ReportAllocs()
+			b.ResetTimer()
+			publish(events)
 		})
-	})
+	}
 }
 
-func benchPublisher(b *testing.B, build func(bus.Event) (bus.Event, error)) {
-	b.Helper()
-	p, err := benchBus(b).NewPublisher(bus.PublisherOptions{})
-	require.NoError(b, err)
-	events := benchEvents(b)
-	pending := make([]*bus.Pending, 0, b.N)
-	b.SetBytes(int64(len(events[0].Body)))
-	b.ReportAllocs()
-	b.ResetTimer()
-	for _, e := range events {
-		e, err := build(e)
-		require.NoError(b, err)
-		q, err := p.Publish(b.Context(), e)
-		require.NoError(b, err)
-		pending = append(pending, q)
+// BenchmarkPublishRatio publishes in turn by nats.go alone and by a Publisher, into the same stream, and reports the speed of the
+// latter as a share of the former's: what others do on the machine at the time slows both.
+func BenchmarkPublishRatio(b *testing.B) {
+	const events = 5000
+	for name, way := range benchWays() {
+		if name == "plain" {
+			continue
+		}
+		b.Run(name, func(b *testing.B) {
+			target := benchBus(b)
+			plain, ours := benchWays()["plain"](b, target), way(b, target)
+			var plainTime, oursTime time.Duration
+			for n := range b.N {
+				for turn, publish := range []func([]bus.Event){plain, ours, ours, plain} {
+					load := benchEvents(b, events, (4*n+turn)*events)
+					start := time.Now()
+					publish(load)
+					if turn == 0 || turn == 3 {
+						plainTime += time.Since(start)
+					} else {
+						oursTime += time.Since(start)
+					}
+				}
+			}
+			b.ReportMetric(float64(plainTime)/float64(oursTime), "ratio")
+			b.ReportMetric(float64(oursTime.Nanoseconds())/float64(2*events*b.N), "ns/event")
+		})
 	}
-	require.NoError(b, p.Close(b.Context()))
-	b.StopTimer()
-	for _, q := range pending {
-		_, err := q.Receipt()
-		require.NoError(b, err)
+}
+
+// benchWays are ways to publish events and wait until all are acknowledged.
+func benchWays() map[string]func(*testing.B, *bus.Bus) func([]bus.Event) {
+	return map[string]func(*testing.B, *bus.Bus) func([]bus.Event){
+		"plain": benchPlain,
+		"bus": func(b *testing.B, target *bus.Bus) func([]bus.Event) {
+			b.Helper()
+			return benchPublisher(b, target, func(e bus.Event) (bus.Event, error) { return e, nil })
+		},
+		"bus from bodies": func(b *testing.B, target *bus.Bus) func([]bus.Event) {
+			b.Helper()
+			return benchPublisher(b, target, func(e bus.Event) (bus.Event, error) {
+				read, err := bus.NewEvent(e.Tenant, e.Body)
+				read.ID, read.Conversation = e.ID, e.Conversation // the bodies are few
+				return read, err
+			})
+		},
+	}
+}
+
+func benchPlain(b *testing.B, target *bus.Bus) func([]bus.Event) {
+	b.Helper()
+	js, err := jetstream.New(target.Conn(), jetstream.WithPublishAsyncMaxPending(4096))
+	require.NoError(b, err)
+	return func(events []bus.Event) {
+		futures := make([]jetstream.PubAckFuture, len(events))
+		for i, e := range events {
+			futures[i], err = js.PublishMsgAsync(plainMessage(e), jetstream.WithStallWait(time.Minute))
+			require.NoError(b, err)
+		}
+		for _, f := range futures {
+			select {
+			case <-f.Ok():
+			case err := <-f.Err():
+				require.NoError(b, err)
+			}
+		}
+	}
+}
+
+func benchPublisher(b *testing.B, target *bus.Bus, build func(bus.Event) (bus.Event, error)) func([]bus.Event) {
+	b.Helper()
+	p, err := target.NewPublisher(bus.PublisherOptions{})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, p.Close(context.WithoutCancel(b.Context()))) })
+	return func(events []bus.Event) {
+		pending := make([]*bus.Pending, len(events))
+		for i, e := range events {
+			e, err := build(e)
+			require.NoError(b, err)
+			pending[i], err = p.Publish(b.Context(), e)
+			require.NoError(b, err)
+		}
+		for _, q := range pending {
+			_, err := q.Receipt()
+			require.NoError(b, err)
+		}
 	}
 }
 
