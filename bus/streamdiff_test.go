@@ -99,7 +99,7 @@ func TestEveryDifferenceIsHarmlessDestructiveOrImpossible(t *testing.T) {
 			} else {
 				require.NotEmpty(t, d.Why)
 			}
-			require.NotEqual(t, d.Have, d.Want)
+			require.NotEqual(t, d.Want, d.Have)
 			if test.is != impossible {
 				require.Empty(t, compareStreams(t, c.to, want, test.state).diffs, "the difference is made away")
 			}
