@@ -198,8 +198,8 @@ func (o StreamOptions) declare(p place) []jetstream.StreamConfig {
 		},
 		{
 			Name:        StreamDeadLetters,
-			Description: "Events a handler gave up, with the reason",
-			Subjects:    []string{subjects.AllDeadLetters},
+			Description: "Events a handler gave up, with the reason, and what became of them",
+			Subjects:    []string{subjects.AllDeadLetters, subjects.AllRedrives},
 			MaxAge:      o.DeadLettersMaxAge,
 			MaxBytes:    p.share(5),
 			Duplicates:  min(serverDuplicateWindow, o.DeadLettersMaxAge),

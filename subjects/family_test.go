@@ -56,6 +56,12 @@ func families() []family {
 				d, err := subjects.ParseDeadLetter(s)
 				return []string{d.Handler, d.Tenant, d.Channel, d.Event}, err
 			}, subjects.AllDeadLetters},
+		{"redrive", "cim-redrive.", []string{"handler", "tenant", "channel", "event"},
+			func(p []string) (string, error) { return subjects.DeadLetter{p[0], p[1], p[2], p[3], 42}.Redrive() },
+			func(s string) ([]string, error) {
+				d, err := subjects.ParseRedrive(s)
+				return []string{d.Handler, d.Tenant, d.Channel, d.Event}, err
+			}, subjects.AllRedrives},
 		{"desk", "cim-desk.", []string{"tenant", "agent", "desk event"},
 			func(p []string) (string, error) { return subjects.Desk{p[0], p[1], p[2]}.Subject() },
 			func(s string) ([]string, error) {
@@ -142,6 +148,7 @@ func TestSubjectsHaveTheDocumentedForm(t *testing.T) {
 		"cim-index.acme._":                         subjects.Index{Tenant: "acme"}.Subject,
 		"cim-dead.onCimEvent.acme.web.X.17":        subjects.DeadLetter{Handler: "onCimEvent", Tenant: "acme", Channel: "Web", Event: "X", Sequence: 17}.Subject,
 		"cim-dead.h.acme._.X.18446744073709551615": subjects.DeadLetter{Handler: "h", Tenant: "acme", Event: "X", Sequence: 1<<64 - 1}.Subject,
+		"cim-redrive.h.acme.web.X.17":              subjects.DeadLetter{Handler: "h", Tenant: "acme", Channel: "WEB", Event: "X", Sequence: 17}.Redrive,
 		"cim-desk.acme.a-1.consultRequest":         subjects.Desk{Tenant: "acme", Agent: "a-1", Event: "consultRequest"}.Subject,
 		"cim-ctl.acme.a-1.resume":                  subjects.Control{Tenant: "acme", Agent: "a-1", Verb: "resume"}.Subject,
 		"cim-inbox.acme.a=2E1":                     subjects.Inbox{Tenant: "acme", Agent: "a.1"}.Prefix,
@@ -201,7 +208,7 @@ func TestNoInputAddsATokenOrAWildcard(t *testing.T) {
 		require.True(t, server.IsValidLiteralSubject(subject))
 		require.True(t, server.SubjectMatchesFilter(subject, f.all))
 		tokens := strings.Split(strings.TrimPrefix(subject, f.prefix), ".")
-		if f.name == "dead letter" {
+		if f.name == "dead letter" || f.name == "redrive" {
 			require.Equal(t, "42", tokens[len(tokens)-1])
 			tokens = tokens[:len(tokens)-1]
 		}
@@ -236,7 +243,7 @@ func TestEveryRefusedNameIsNamedByItsField(t *testing.T) {
 func TestParseAcceptsOnlyWhatBuildingWrites(t *testing.T) {
 	for _, f := range families() {
 		good := f.prefix + strings.Join(strings.Split("a,b,c,d", ",")[:len(f.fields)], ".")
-		if f.name == "dead letter" {
+		if f.name == "dead letter" || f.name == "redrive" {
 			good += ".7"
 		}
 		_, err := f.parse(good)

@@ -56,8 +56,14 @@ type DeadLetterFilter struct{ Handler, Tenant, Channel, Event Match }
 
 // Subject is the filter's subject. A name that cannot be a token is refused with
 // an *Error.
-func (f DeadLetterFilter) Subject() (string, error) {
-	return pattern(deadLetterPrefix, f.Handler.part(fieldHandler), f.Tenant.part(fieldTenant),
+func (f DeadLetterFilter) Subject() (string, error) { return f.subject(deadLetterPrefix) }
+
+// Redrive is the filter's subject over the records of redrives. It refuses what
+// Subject refuses.
+func (f DeadLetterFilter) Redrive() (string, error) { return f.subject(redrivePrefix) }
+
+func (f DeadLetterFilter) subject(prefix string) (string, error) {
+	return pattern(prefix, f.Handler.part(fieldHandler), f.Tenant.part(fieldTenant),
 		f.Channel.part(fieldChannel), f.Event.part(fieldEvent), literal("*"))
 }
 

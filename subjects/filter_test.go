@@ -31,6 +31,8 @@ func TestFiltersHaveTheDocumentedForm(t *testing.T) {
 		"cim-dead.>":                     subjects.DeadLetterFilter{}.Subject,
 		"cim-dead.*.acme.>":              subjects.DeadLetterFilter{Tenant: is("acme")}.Subject,
 		"cim-dead.h.acme.*.X.*":          subjects.DeadLetterFilter{Handler: is("h"), Tenant: is("acme"), Event: is("X")}.Subject,
+		"cim-redrive.>":                  subjects.DeadLetterFilter{}.Redrive,
+		"cim-redrive.h.*.web.>":          subjects.DeadLetterFilter{Handler: is("h"), Channel: is("WEB")}.Redrive,
 		"cim-ctl.acme.a-1.*":             subjects.ControlFilter{Tenant: is("acme"), Agent: is("a-1")}.Subject,
 		"cim-ctl.*.*.resume":             subjects.ControlFilter{Verb: is("resume")}.Subject,
 		">":                              subjects.MemberFilter{}.Key,

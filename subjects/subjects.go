@@ -9,6 +9,7 @@
 //	cim-live.<tenant>.<agent>.<type>.<conversation>      Delivery.Live
 //	cim-index.<tenant>.<conversation>                    Index
 //	cim-dead.<handler>.<tenant>.<channel>.<event>.<s>    DeadLetter
+//	cim-redrive.<handler>.<tenant>.<channel>.<event>.<s> DeadLetter.Redrive
 //	cim-desk.<tenant>.<agent>.<desk event>               Desk
 //	cim-ctl.<tenant>.<agent>.<verb>                      Control
 //	cim-inbox.<tenant>.<agent>.>                         Inbox
@@ -40,6 +41,7 @@ const (
 	AllLive          = "cim-live.>"
 	AllIndex         = "cim-index.>"
 	AllDeadLetters   = "cim-dead.>"
+	AllRedrives      = "cim-redrive.>"
 	AllDesk          = "cim-desk.>"
 	AllControl       = "cim-ctl.>"
 	AllInboxes       = "cim-inbox.>"
@@ -53,6 +55,7 @@ const (
 	livePrefix         = "cim-live"
 	indexPrefix        = "cim-index"
 	deadLetterPrefix   = "cim-dead"
+	redrivePrefix      = "cim-redrive"
 	deskPrefix         = "cim-desk"
 	controlPrefix      = "cim-ctl"
 	inboxPrefix        = "cim-inbox"
