@@ -42,7 +42,7 @@ type epoch struct {
 	next     uint64 // the consumer sequence to come
 	highest  uint64 // stream sequence taken last
 	items    map[uint64]*item
-	held     int // items whose event is in memory
+	held     int // bytes of the events in memory
 	lanes    map[laneKey]*lane
 	pulls    map[string]pull
 	owed     int // events asked for and not yet here
@@ -209,9 +209,9 @@ func (e *epoch) finish(it *item, ack acknowledgement) {
 	e.mu.Lock()
 	delete(e.items, it.sequence)
 	if it.held {
-		e.held--
+		e.held -= len(it.event.Payload)
 	}
-	room := e.roomLocked()
+	room := e.room() >= pullBatch
 	reply := it.reply
 	e.mu.Unlock()
 	e.w.reply(reply, ack.payload())
@@ -227,7 +227,7 @@ func (e *epoch) keepAlive(now time.Time) {
 	var replies []string
 	e.mu.Lock()
 	for _, it := range e.items {
-		if now.Sub(it.progress) > e.w.handler.AckWait/3 {
+		if now.Sub(it.progress) > e.w.handler.AckWait/2 {
 			it.progress = now
 			replies = append(replies, it.reply)
 		}

@@ -35,8 +35,9 @@ type Handler struct {
 	PullExpiry time.Duration
 	// MaxAckPending bounds the events handed out and not acknowledged; default 16,384.
 	MaxAckPending int
-	// Window bounds the events held in memory; default 4,096, and not above MaxAckPending.
-	Window int
+	// HoldBytes bounds the payloads held in memory, default 128 MiB. Of events taken beyond it only the sequence is kept, and they
+	// are read again when their turn comes.
+	HoldBytes int
 	// Parallel bounds the events worked on at once, over which the tenants take turns; default 256.
 	Parallel int
 }
@@ -46,7 +47,7 @@ const (
 	defaultPinnedTTL      = 3 * time.Second
 	defaultPullExpiry     = time.Second
 	defaultMaxAckPending  = 16384
-	defaultWindow         = 4096
+	defaultHoldBytes      = 128 << 20
 	defaultParallel       = 256
 	defaultAttemptTimeout = 30 * time.Second
 	maxHandlerName        = 32
@@ -65,7 +66,7 @@ func (h Handler) withDefaults() Handler {
 	h.PinnedTTL = orDefault(h.PinnedTTL, defaultPinnedTTL)
 	h.PullExpiry = orDefault(h.PullExpiry, defaultPullExpiry)
 	h.MaxAckPending = orDefault(h.MaxAckPending, defaultMaxAckPending)
-	h.Window = orDefault(h.Window, min(defaultWindow, h.MaxAckPending))
+	h.HoldBytes = orDefault(h.HoldBytes, defaultHoldBytes)
 	h.Parallel = orDefault(h.Parallel, defaultParallel)
 	return h
 }
@@ -109,8 +110,11 @@ func (h Handler) Validate() error {
 	if h.AckWait < time.Second {
 		bad("ack wait", fmt.Sprintf("%v is shorter than a second", h.AckWait))
 	}
-	if h.Window < 1 || h.MaxAckPending < h.Window {
-		bad("window", fmt.Sprintf("%d must be between 1 and max ack pending, %d", h.Window, h.MaxAckPending))
+	if h.MaxAckPending < 1 {
+		bad("max ack pending", fmt.Sprintf("%d is below 1", h.MaxAckPending))
+	}
+	if h.HoldBytes < 0 {
+		bad("hold bytes", fmt.Sprintf("%d is negative", h.HoldBytes))
 	}
 	if h.Parallel < 1 {
 		bad("parallel", fmt.Sprintf("%d is below 1", h.Parallel))

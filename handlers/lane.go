@@ -26,7 +26,8 @@ type lane struct {
 	conv    *conversation      // the running goroutine's
 }
 
-// enqueue puts an item at the end of its lane. Beyond maxHeld waiting events only their sequence is kept. The lock is held.
+// enqueue puts an item at the end of its lane. Beyond maxHeld waiting events of a conversation, or HoldBytes of all, only their
+// sequence is kept. The lock is held.
 func (e *epoch) enqueue(key laneKey, it *item) {
 	e.items[it.sequence] = it
 	l := e.lanes[key]
@@ -36,9 +37,9 @@ func (e *epoch) enqueue(key laneKey, it *item) {
 		l.conv.lane = l
 		e.lanes[key] = l
 	}
-	if len(l.queue) < maxHeld {
+	if len(l.queue) < maxHeld && e.held+len(it.event.Payload) <= e.w.handler.HoldBytes {
 		it.held = true
-		e.held++
+		e.held += len(it.event.Payload)
 	} else {
 		it.event, it.why = Event{}, nil
 	}

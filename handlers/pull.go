@@ -33,6 +33,9 @@ const (
 // answerGrace is how much longer than its life a pull request may go unanswered.
 const answerGrace = 2 * time.Second
 
+// pullBatch is how much room there must be before more is asked for.
+const pullBatch = 256
+
 type pullRequest struct {
 	Batch   int           `json:"batch"`
 	Expires time.Duration `json:"expires"`
@@ -129,9 +132,9 @@ func (e *epoch) pull() error {
 		e.mu.Unlock()
 		return errSilence
 	}
-	batch := e.w.handler.Window - e.held - e.owed
+	batch := e.room()
 	due := now.Sub(e.lastPull) >= e.w.handler.PullExpiry
-	if batch < e.w.handler.Window/4 && (!due || e.owed > 0) {
+	if batch < min(pullBatch, e.w.handler.MaxAckPending/4+1) && (!due || e.owed > 0) {
 		e.mu.Unlock()
 		return nil
 	}
@@ -159,8 +162,8 @@ func (e *epoch) silentLocked(now time.Time) bool {
 	return e.owed > open
 }
 
-// roomLocked tells whether enough is finished to ask for more.
-func (e *epoch) roomLocked() bool { return e.held < e.w.handler.Window/2 }
+// room is how many more events may be asked for. The lock is held.
+func (e *epoch) room() int { return e.w.handler.MaxAckPending - len(e.items) - e.owed }
 
 // status is the end of a pull request, or of the epoch.
 func (e *epoch) status(m *nats.Msg) {

@@ -1,0 +1,160 @@
+package handlers_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/handlers"
+	"github.com/cimbus/cimbus/handlers/oncimevent"
+)
+
+// latencies collects how long deliveries took from publish to the live copy.
+type latencies struct {
+	mu   sync.Mutex
+	sent map[string]time.Time
+	took []time.Duration
+}
+
+// hear times the live copies of one agent.
+func (l *latencies) hear(b *testing.B, bb *bus.Bus, agent string) {
+	b.Helper()
+	l.sent = map[string]time.Time{}
+	sub, err := bb.Conn().Subscribe("cim-live.acme."+agent+".onCimEvent.>", func(m *nats.Msg) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if at, ok := l.sent[m.Header.Get(bus.HeaderEventID)]; ok {
+			l.took = append(l.took, time.Since(at))
+		}
+	})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, sub.Unsubscribe()) })
+	require.NoError(b, bb.Conn().Flush())
+}
+
+func (l *latencies) send(b *testing.B, bb *bus.Bus, id, conversation string) {
+	b.Helper()
+	l.mu.Lock()
+	l.sent[id] = time.Now()
+	l.mu.Unlock()
+	require.NoError(b, bb.Conn().Publish("cim.acme.web.AGENT_MESSAGE", message(id, conversation)))
+}
+
+func (l *latencies) wait(b *testing.B, n int) {
+	b.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		have := len(l.took)
+		l.mu.Unlock()
+		if have == n {
+			return
+		}
+		require.True(b, time.Now().Before(deadline), "%d of %d deliveries", have, n)
+	}
+}
+
+func (l *latencies) quantile(q float64) time.Duration {
+	slices.Sort(l.took)
+	return l.took[int(q*float64(len(l.took)-1))]
+}
+
+func (l *latencies) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.took, l.sent = nil, map[string]time.Time{}
+}
+
+// One of a thousand conversations is stuck: the latency of the others, beside the same without it.
+func BenchmarkOthersWhileOneOfAThousandConversationsIsStuck(b *testing.B) {
+	bb := openBus(b)
+	h := oncimevent.New(oncimevent.Options{})
+	inner := h.Handle
+	h.Handle = func(ctx context.Context, e handlers.Event) ([]handlers.Delivery, error) {
+		if e.ID == "stuck" {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return inner(ctx, e)
+	}
+	h.AttemptTimeout = time.Hour
+	w, err := handlers.Start(b.Context(), bb, h)
+	require.NoError(b, err)
+	b.Cleanup(func() {
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = w.Close(gone) // it says that the stuck event is left, which is so
+	})
+	const conversations = 1000
+	for i := range conversations {
+		publish(b, bb, "cim.acme._.AGENT_SUBSCRIBED", join(fmt.Sprint("j", i), fmt.Sprint("c", i), "ada", "PRIMARY"))
+	}
+	var l latencies
+	l.hear(b, bb, "ada")
+	round := func(name string, n int) {
+		for i := range n {
+			l.send(b, bb, fmt.Sprint(name, i), fmt.Sprint("c", 1+i%(conversations-1)))
+			time.Sleep(time.Millisecond)
+		}
+		l.wait(b, n)
+	}
+	for b.Loop() {
+		l.reset()
+		round("free", 3000)
+		free := l.quantile(0.99)
+		require.NoError(b, bb.Conn().Publish("cim.acme.web.AGENT_MESSAGE", message("stuck", "c0")))
+		l.reset()
+		round("beside", 3000)
+		beside := l.quantile(0.99)
+		b.ReportMetric(float64(free.Microseconds()), "p99-free-µs")
+		b.ReportMetric(float64(beside.Microseconds()), "p99-stuck-µs")
+		b.ReportMetric(float64(beside)/float64(free), "ratio")
+	}
+}
+
+// A tenant publishes as fast as it can while another has fifty events a second: the other's latency beside the flood.
+func BenchmarkTenantBesideAFlood(b *testing.B) {
+	bb := openBus(b)
+	w, err := handlers.Start(b.Context(), bb, oncimevent.New(oncimevent.Options{}))
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, w.Close(context.Background())) })
+	const n, floods = 200, 8000
+	for i := range n {
+		publish(b, bb, "cim.acme._.AGENT_SUBSCRIBED", join(fmt.Sprint("c", i), fmt.Sprint("c", i), "ada", "PRIMARY"))
+	}
+	for i := range floods {
+		publish(b, bb, "cim.flood._.AGENT_SUBSCRIBED", join(fmt.Sprint("f", i), fmt.Sprint("f", i), "ben", "PRIMARY"))
+	}
+	var l latencies
+	l.hear(b, bb, "ada")
+	for b.Loop() {
+		l.reset()
+		for i := range n {
+			l.send(b, bb, fmt.Sprint("quiet", i), fmt.Sprint("c", i))
+			time.Sleep(20 * time.Millisecond)
+		}
+		l.wait(b, n)
+		quiet := l.quantile(0.99)
+		l.reset()
+		// A burst of two seconds' work, and the calm tenant's events in its midst.
+		for i := range 10 * n {
+			for k := range 8 {
+				require.NoError(b, bb.Conn().Publish("cim.flood.web.AGENT_MESSAGE", message(fmt.Sprint("x", i, k), fmt.Sprint("f", (8*i+k)%floods))))
+			}
+			if i%10 == 0 {
+				l.send(b, bb, fmt.Sprint("beside", i), fmt.Sprint("c", i/10))
+			}
+		}
+		l.wait(b, n)
+		b.ReportMetric(float64(quiet.Microseconds()), "p99-quiet-µs")
+		b.ReportMetric(float64(l.quantile(0.5).Microseconds()), "p50-flood-µs")
+		b.ReportMetric(float64(l.quantile(0.99).Microseconds()), "p99-flood-µs")
+		b.ReportMetric(float64(w.Stats().Handled), "handled")
+	}
+}
