@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,13 +76,13 @@ type feed struct {
 }
 
 func newFeed(nc *nats.Conn, back backlog, o AgentOptions) *feed {
-	o.CheckEvery = orDefault(o.CheckEvery, defaultCheckEvery)
+	o.CheckEvery = cmp.Or(o.CheckEvery, defaultCheckEvery)
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
 	return &feed{
 		nc: nc, back: back, o: o, log: o.Logger.With("tenant", o.Tenant, "agent", o.Agent),
-		live: &liveBuffer{messages: orDefault(o.BufferMessages, defaultBufferMessages), bytes: orDefault(o.BufferBytes, defaultBufferBytes)},
+		live: &liveBuffer{messages: cmp.Or(o.BufferMessages, defaultBufferMessages), bytes: cmp.Or(o.BufferBytes, defaultBufferBytes)},
 		wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), out: make(chan handout, 16), handed: map[uint64]int64{},
 		done: make(chan struct{}), cancel: func() {},
 	}

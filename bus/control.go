@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,8 +83,8 @@ func (b *Bus) ServeControl(ctx context.Context, o ControlOptions) (*Control, err
 	if b.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	o.Concurrency = orDefault(o.Concurrency, defaultConcurrency)
-	o.Version = orDefault(o.Version, "0.0.0")
+	o.Concurrency = cmp.Or(o.Concurrency, defaultConcurrency)
+	o.Version = cmp.Or(o.Version, "0.0.0")
 	if o.Concurrency < 0 {
 		return nil, fmt.Errorf("control: concurrency %d: give at least 1, or 0 for %d", o.Concurrency, defaultConcurrency)
 	}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,7 +66,7 @@ type pageRequest struct {
 }
 
 func (q pageRequest) limits() (pageLimits, error) {
-	l := pageLimits{orDefault(q.Max, maxPage), orDefault(q.MaxBytes, maxPageBytes)}
+	l := pageLimits{cmp.Or(q.Max, maxPage), cmp.Or(q.MaxBytes, maxPageBytes)}
 	if l.messages < 1 || l.messages > maxPage {
 		return l, badRequest(fmt.Sprintf("max %d: give 1 to %d", q.Max, maxPage))
 	}
@@ -223,7 +224,7 @@ func (c *Control) join(ctx context.Context, r *request) error {
 	if q.Conversation == "" {
 		return badRequest("conversation is missing: name the conversation to join")
 	}
-	q.Role = orDefault(q.Role, DefaultRole)
+	q.Role = cmp.Or(q.Role, DefaultRole)
 	if c.o.Allow != nil {
 		if err := c.o.Allow(ctx, JoinRequest{r.agent.tenant, q.Conversation, r.agent.agent, q.Role}); err != nil {
 			return &ControlError{CodeForbidden, err.Error()}

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -86,7 +87,7 @@ func NewEvent(tenant string, body []byte, opts ...EventOption) (Event, error) {
 		return Event{}, fmt.Errorf("%w: %w", ErrInvalidEvent, err)
 	}
 	e := Event{
-		Tenant: tenant, Channel: orDefault(o.channel, decoded.Channel), Name: decoded.Name,
+		Tenant: tenant, Channel: cmp.Or(o.channel, decoded.Channel), Name: decoded.Name,
 		Conversation: decoded.Conversation, ID: decoded.ID, Body: body, Header: o.header,
 	}
 	_, _, err = e.names()

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -18,7 +19,7 @@ const DefaultRole = "PRIMARY"
 // conversation's worker makes the membership of it, so the agent is a member a moment later. Joining twice is harmless. role ""
 // is PRIMARY. Nobody's policy is asked, see ControlOptions.Allow.
 func (b *Bus) Join(ctx context.Context, tenant, conversation, agent, role string) (Receipt, error) {
-	m := cim.Membership{Conversation: conversation, Agent: agent, Realm: tenant, Role: orDefault(role, DefaultRole)}
+	m := cim.Membership{Conversation: conversation, Agent: agent, Realm: tenant, Role: cmp.Or(role, DefaultRole)}
 	receipt, err := b.changeMembership(ctx, cim.AgentSubscribed, cim.Subscribed, m)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("join: %w", err)

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,9 +66,9 @@ type Publisher struct {
 
 // NewPublisher starts a publisher. The caller ends it with Close.
 func (b *Bus) NewPublisher(o PublisherOptions) (*Publisher, error) {
-	o.MaxPending = orDefault(o.MaxPending, defaultMaxPending)
-	o.AckWait = orDefault(o.AckWait, defaultAckWait)
-	o.RetryFor = orDefault(o.RetryFor, defaultRetryFor)
+	o.MaxPending = cmp.Or(o.MaxPending, defaultMaxPending)
+	o.AckWait = cmp.Or(o.AckWait, defaultAckWait)
+	o.RetryFor = cmp.Or(o.RetryFor, defaultRetryFor)
 	if o.MaxPending < 0 || o.AckWait < 0 || o.RetryFor < 0 {
 		return nil, fmt.Errorf("publisher options %+v: give positive values, or 0 for the defaults", o)
 	}

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func (b *Bus) Read(ctx context.Context, r Range) iter.Seq2[*jetstream.RawStreamM
 					return
 				}
 			}
-			if n >= orDefault(r.Batch, defaultBatch) || r.Upto != 0 && next > r.Upto {
+			if n >= cmp.Or(r.Batch, defaultBatch) || r.Upto != 0 && next > r.Upto {
 				continue
 			}
 			m, err := b.NextMessage(ctx, r.Stream, next, r.Filter)
@@ -74,8 +75,8 @@ func (b *Bus) readBatch(ctx context.Context, r Range, from uint64) iter.Seq[*jet
 	return func(yield func(*jetstream.RawStreamMsg) bool) {
 		ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 		defer cancel()
-		batch, err := jetstreamext.GetBatch(ctx, b.js, r.Stream, orDefault(r.Batch, defaultBatch),
-			jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(r.Filter), jetstreamext.GetBatchMaxBytes(orDefault(r.MaxBytes, defaultBatchBytes)))
+		batch, err := jetstreamext.GetBatch(ctx, b.js, r.Stream, cmp.Or(r.Batch, defaultBatch),
+			jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(r.Filter), jetstreamext.GetBatchMaxBytes(cmp.Or(r.MaxBytes, defaultBatchBytes)))
 		if err != nil {
 			return
 		}

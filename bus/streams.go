@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -118,24 +119,16 @@ func (o StreamOptions) Validate() error {
 
 // withDefaults fills in what was left open, but MaxBytes and Replicas: those depend on the server.
 func (o StreamOptions) withDefaults() StreamOptions {
-	o.EventsMaxAge = orDefault(o.EventsMaxAge, defaultEventsMaxAge)
-	o.DeliveriesMaxAge = orDefault(o.DeliveriesMaxAge, defaultDeliveriesMaxAge)
-	o.IndexMaxAge = orDefault(o.IndexMaxAge, defaultIndexMaxAge)
-	o.DeadLettersMaxAge = orDefault(o.DeadLettersMaxAge, defaultDeadLettersMaxAge)
-	o.ConversationsTTL = orDefault(o.ConversationsTTL, defaultConversationsTTL)
-	o.LeftMembersTTL = orDefault(o.LeftMembersTTL, defaultLeftMembersTTL)
-	o.DeliveriesPerSubject = orDefault(o.DeliveriesPerSubject, defaultDeliveriesPerSubject)
-	o.MaxEventBytes = orDefault(o.MaxEventBytes, defaultMaxEventBytes)
-	o.DuplicateWindow = max(orDefault(o.DuplicateWindow, defaultDuplicateWindow), MinDuplicateWindow)
+	o.EventsMaxAge = cmp.Or(o.EventsMaxAge, defaultEventsMaxAge)
+	o.DeliveriesMaxAge = cmp.Or(o.DeliveriesMaxAge, defaultDeliveriesMaxAge)
+	o.IndexMaxAge = cmp.Or(o.IndexMaxAge, defaultIndexMaxAge)
+	o.DeadLettersMaxAge = cmp.Or(o.DeadLettersMaxAge, defaultDeadLettersMaxAge)
+	o.ConversationsTTL = cmp.Or(o.ConversationsTTL, defaultConversationsTTL)
+	o.LeftMembersTTL = cmp.Or(o.LeftMembersTTL, defaultLeftMembersTTL)
+	o.DeliveriesPerSubject = cmp.Or(o.DeliveriesPerSubject, defaultDeliveriesPerSubject)
+	o.MaxEventBytes = cmp.Or(o.MaxEventBytes, defaultMaxEventBytes)
+	o.DuplicateWindow = max(cmp.Or(o.DuplicateWindow, defaultDuplicateWindow), MinDuplicateWindow)
 	return o
-}
-
-func orDefault[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }
 
 // place is what the declaration of the streams depends on besides the options: the server they are to live on.
@@ -215,8 +208,8 @@ func (o StreamOptions) declare(p place) []jetstream.StreamConfig {
 		s.Replicas = p.replicas
 		s.AllowDirect = true // for reading in batches; what must be right is read from the leader
 		s.MaxMsgs = -1
-		s.MaxMsgSize = orDefault(s.MaxMsgSize, -1)
-		s.MaxMsgsPerSubject = orDefault(s.MaxMsgsPerSubject, -1)
+		s.MaxMsgSize = cmp.Or(s.MaxMsgSize, -1)
+		s.MaxMsgsPerSubject = cmp.Or(s.MaxMsgsPerSubject, -1)
 		s.MaxConsumers = maxConsumers
 		if p.maxConsumers > 0 {
 			s.MaxConsumers = min(maxConsumers, p.maxConsumers)

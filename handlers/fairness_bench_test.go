@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/bustest"
 	"github.com/cimbus/cimbus/handlers"
 	"github.com/cimbus/cimbus/handlers/oncimevent"
 )
@@ -49,15 +50,14 @@ func (l *latencies) send(b *testing.B, bb *bus.Bus, id, conversation string) {
 
 func (l *latencies) wait(b *testing.B, n int) {
 	b.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	bustest.Eventually(b, time.Minute, func() error {
 		l.mu.Lock()
-		have := len(l.took)
-		l.mu.Unlock()
-		if have == n {
-			return
+		defer l.mu.Unlock()
+		if have := len(l.took); have != n {
+			return fmt.Errorf("%d of %d deliveries", have, n)
 		}
-		require.True(b, time.Now().Before(deadline), "%d of %d deliveries", have, n)
-	}
+		return nil
+	})
 }
 
 func (l *latencies) quantile(q float64) time.Duration {
@@ -98,9 +98,11 @@ func BenchmarkOthersWhileOneOfAThousandConversationsIsStuck(b *testing.B) {
 	var l latencies
 	l.hear(b, bb, "ada")
 	round := func(name string, n int) {
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
 		for i := range n {
 			l.send(b, bb, fmt.Sprint(name, i), fmt.Sprint("c", 1+i%(conversations-1)))
-			time.Sleep(time.Millisecond)
+			<-pace.C
 		}
 		l.wait(b, n)
 	}
@@ -135,10 +137,12 @@ func BenchmarkTenantBesideAFlood(b *testing.B) {
 	l.hear(b, bb, "ada")
 	for b.Loop() {
 		l.reset()
+		pace := time.NewTicker(20 * time.Millisecond)
 		for i := range n {
 			l.send(b, bb, fmt.Sprint("quiet", i), fmt.Sprint("c", i))
-			time.Sleep(20 * time.Millisecond)
+			<-pace.C
 		}
+		pace.Stop()
 		l.wait(b, n)
 		quiet := l.quantile(0.99)
 		l.reset()

@@ -23,7 +23,7 @@ func TestTenantsTakeTurnsAtTheGate(t *testing.T) {
 				if g.enter(t.Context(), tenant) != nil {
 					return
 				}
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond)
 				mu.Lock()
 				order = append(order, tenant)
 				mu.Unlock()
@@ -84,7 +84,7 @@ func TestGateGivesOutEveryPlaceAndTakesItBack(t *testing.T) {
 						return
 					}
 					most.Store(max(most.Load(), inside.Add(1)))
-					time.Sleep(2 * time.Millisecond)
+					<-time.After(2 * time.Millisecond)
 					inside.Add(-1)
 					g.leave(tenant)
 				})

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -61,22 +62,14 @@ const (
 // withDefaults fills in what was left zero.
 func (h Handler) withDefaults() Handler {
 	h.Retry = h.Retry.withDefaults()
-	h.AttemptTimeout = orDefault(h.AttemptTimeout, defaultAttemptTimeout)
-	h.AckWait = orDefault(h.AckWait, defaultAckWait)
-	h.PinnedTTL = orDefault(h.PinnedTTL, defaultPinnedTTL)
-	h.PullExpiry = orDefault(h.PullExpiry, defaultPullExpiry)
-	h.MaxAckPending = orDefault(h.MaxAckPending, defaultMaxAckPending)
-	h.HoldBytes = orDefault(h.HoldBytes, defaultHoldBytes)
-	h.Parallel = orDefault(h.Parallel, defaultParallel)
+	h.AttemptTimeout = cmp.Or(h.AttemptTimeout, defaultAttemptTimeout)
+	h.AckWait = cmp.Or(h.AckWait, defaultAckWait)
+	h.PinnedTTL = cmp.Or(h.PinnedTTL, defaultPinnedTTL)
+	h.PullExpiry = cmp.Or(h.PullExpiry, defaultPullExpiry)
+	h.MaxAckPending = cmp.Or(h.MaxAckPending, defaultMaxAckPending)
+	h.HoldBytes = cmp.Or(h.HoldBytes, defaultHoldBytes)
+	h.Parallel = cmp.Or(h.Parallel, defaultParallel)
 	return h
-}
-
-func orDefault[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }
 
 // Validate reports everything that is wrong with the declaration at once.

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -15,9 +16,9 @@ type RetryPolicy struct {
 }
 
 func (p RetryPolicy) withDefaults() RetryPolicy {
-	p.Attempts = orDefault(p.Attempts, 5)
-	p.First = orDefault(p.First, 100*time.Millisecond)
-	p.Longest = orDefault(p.Longest, 30*time.Second)
+	p.Attempts = cmp.Or(p.Attempts, 5)
+	p.First = cmp.Or(p.First, 100*time.Millisecond)
+	p.Longest = cmp.Or(p.Longest, 30*time.Second)
 	return p
 }
 
