@@ -161,7 +161,11 @@ func (b *Bus) provision(ctx context.Context, o Options) error {
 	if b.js, err = jetstream.New(b.nc); err != nil {
 		return fmt.Errorf("open bus: %w", err)
 	}
-	if _, err := b.js.AccountInfo(ctx); err != nil {
+	err = b.patiently(ctx, func(ctx context.Context) error {
+		_, err := b.js.AccountInfo(ctx)
+		return err
+	})
+	if err != nil {
 		if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 			return fmt.Errorf("%w at %s: start it with JetStream (-js), or enable JetStream for this account: %w", ErrNoJetStream, b.nc.ConnectedUrlRedacted(), err)
 		}
