@@ -20,7 +20,7 @@ const (
 	HeaderReplayID       = "Cim-Replay-Id"        // on replays to agents
 	HeaderTransient      = "Cim-Transient"        // "true" on live messages that no stream keeps
 	HeaderStatus         = "Cim-Status"           // on control replies: "end" closes a page
-	HeaderRedriveOf      = "Cim-Redrive-Of"       // on redriven events: the dead letter's sequence
+	HeaderRedriveOf      = "Cim-Redrive-Of"       // on redriven events, and the dead letters they become: the dead letter's sequence
 	HeaderRedriveHandler = "Cim-Redrive-Handler"  // on redriven events: the only handler that acts on it
 	HeaderReason         = "Cim-Reason"           // on dead letters: the reason's class
 	HeaderError          = "Cim-Error"            // on dead letters: the message of the last error

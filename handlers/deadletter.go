@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/cimbus/cimbus/bus"
-	"github.com/cimbus/cimbus/subjects"
 )
 
 // maxErrorText bounds the error text a dead letter carries in its header, in bytes.
@@ -19,10 +18,7 @@ const maxErrorText = 2048
 // bury makes a dead letter of e and commits it: first the dead letter with payload and reason, then the index entry, and only then
 // may the source be terminated. One that the server refuses for its size goes without the payload and says so.
 func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowledgement, error) {
-	name := subjects.DeadLetter{
-		Handler: c.w.handler.Name, Tenant: e.Source.Tenant, Channel: e.Source.Channel, Event: e.Source.Event, Sequence: e.Sequence,
-	}
-	subject, err := name.Subject()
+	subject, err := c.w.deadLetter(e).Subject()
 	if err != nil {
 		return acknowledged, fmt.Errorf("dead letter: %w", err)
 	}
@@ -34,6 +30,9 @@ func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowled
 	h[bus.HeaderAttempts] = []string{strconv.Itoa(max(f.attempts, 1))}
 	h[bus.HeaderFirstAttempt] = []string{f.first.UTC().Format(time.RFC3339Nano)}
 	h[bus.HeaderLastAttempt] = []string{time.Now().UTC().Format(time.RFC3339Nano)}
+	if of := redriveOf(e.Header, c.w.handler.Name); of != "" {
+		h[bus.HeaderRedriveOf] = []string{of}
+	}
 
 	err = c.publish(ctx, e.Sequence, derived{stream: bus.StreamDeadLetters, msg: &nats.Msg{Subject: subject, Header: h, Data: e.Payload}})
 	if errors.Is(err, errTooLarge) {
@@ -51,4 +50,13 @@ func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowled
 		"sequence", e.Sequence, "attempts", max(f.attempts, 1))
 	c.w.stats.deadLetters.Add(1)
 	return acknowledgement{term: f.reason}, nil
+}
+
+// redriveOf is the dead letter that an event was redriven from for this handler, "" if it was not.
+func redriveOf(h nats.Header, handler string) string {
+	of := bus.LastHeader(h, bus.HeaderRedriveOf)
+	if _, err := strconv.ParseUint(of, 10, 64); err != nil || bus.LastHeader(h, bus.HeaderRedriveHandler) != handler {
+		return ""
+	}
+	return of
 }

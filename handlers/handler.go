@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cimbus/cimbus/bus"
 	"github.com/cimbus/cimbus/subjects"
 )
 
@@ -116,7 +117,7 @@ func (h Handler) Validate() error {
 }
 
 // durable is the consumer's name on CIM_EVENTS.
-func (h Handler) durable() string { return "handler-" + h.Name }
+func (h Handler) durable() string { return bus.HandlerConsumer(h.Name) }
 
 // owns tells whether the handler may make deliveries of a type.
 func (h Handler) owns(deliveryType string) bool {

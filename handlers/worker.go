@@ -46,9 +46,9 @@ type Worker struct {
 }
 
 type counters struct {
-	handled, redelivered, deadLetters, epochs atomic.Uint64
-	acts                                      atomic.Bool
-	waiting                                   atomic.Int64
+	handled, redelivered, deadLetters, lost, epochs atomic.Uint64
+	acts                                            atomic.Bool
+	waiting                                         atomic.Int64
 }
 
 // Stats are a worker's counts since it was started.
@@ -56,6 +56,7 @@ type Stats struct {
 	Handled     uint64 // events committed, whatever their outcome
 	Redelivered uint64 // events that came again within an epoch
 	DeadLetters uint64
+	Lost        uint64 // events that the server reports as terminated though they have no dead letter; anything but 0 is an alarm
 	Epochs      uint64 // how often this process took up the work
 	Acts        bool   // this process has the work now; otherwise it stands by, for another one or for the first event
 	Waiting     int    // events taken and not yet finished
@@ -89,6 +90,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 		}
 	}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	w.lanes.Go(w.watchAdvisories)
 	go w.run()
 	return w, nil
 }
@@ -120,7 +122,7 @@ func (w *Worker) Stats() Stats {
 	return Stats{
 		Acts: w.stats.acts.Load(), Waiting: int(w.stats.waiting.Load()),
 		Handled: w.stats.handled.Load(), Redelivered: w.stats.redelivered.Load(),
-		DeadLetters: w.stats.deadLetters.Load(), Epochs: w.stats.epochs.Load(),
+		DeadLetters: w.stats.deadLetters.Load(), Lost: w.stats.lost.Load(), Epochs: w.stats.epochs.Load(),
 	}
 }
 

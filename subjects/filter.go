@@ -16,6 +16,10 @@ var (
 // conversation and refused for every other name; a name is never a wildcard.
 func Is(name string) Match { return Match{name: name, fixed: true} }
 
+// Matches tells whether it wants this name. Channels are in lower case in a
+// subject, and have to be here.
+func (m Match) Matches(name string) bool { return !m.fixed || m.name == name }
+
 // EventFilter selects events. The zero value selects all.
 type EventFilter struct{ Tenant, Channel, Event Match }
 

@@ -107,3 +107,12 @@ func TestAFilterOfNamesAloneIsTheSubject(t *testing.T) {
 		require.Equal(t, s, fs)
 	})
 }
+
+func TestAMatchWantsItsNameAndNoOther(t *testing.T) {
+	require.True(t, subjects.Any.Matches("acme"))
+	require.True(t, subjects.Any.Matches(""))
+	require.True(t, subjects.Is("acme").Matches("acme"))
+	require.False(t, subjects.Is("acme").Matches("Acme"))
+	require.True(t, subjects.None.Matches(""))
+	require.False(t, subjects.None.Matches("_"), "it is the token of none, not none")
+}

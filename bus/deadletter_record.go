@@ -1,0 +1,188 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cimbus/cimbus/subjects"
+)
+
+// RedriveState is how far a redrive got.
+type RedriveState string
+
+// The states of a redrive.
+const (
+	RedriveStarted RedriveState = "started"  // the event may be in CIM_EVENTS or not; the next redrive finds out and finishes this one
+	RedriveFailed  RedriveState = "failed"   // the event was refused; the next redrive goes on with this one
+	RedriveDone    RedriveState = "redriven" // the event is in CIM_EVENTS
+)
+
+// Redrive is a record about one redrive of a dead letter. Records are kept beside the entry, in the same stream and as long as it:
+// a dead letter is never written to. The last one is the state of the entry.
+type Redrive struct {
+	Attempt  int          `json:"attempt"` // 1 for the first; only a forced redrive counts on
+	State    RedriveState `json:"state"`
+	Operator string       `json:"operator"`
+	Time     time.Time    `json:"-"`               // when the record was stored
+	Event    uint64       `json:"event,omitempty"` // sequence of the new event in CIM_EVENTS, 0 = none is known
+	Error    string       `json:"error,omitempty"` // why it failed
+
+	// What it takes to finish the attempt exactly once, whoever does it and however late.
+	DeadLetter uint64 `json:"dead_letter"` // the entry's sequence: a stream made anew may have another entry under the same names
+	MessageID  string `json:"message_id"`  // of the new event
+	After      uint64 `json:"after"`       // the new event is behind this sequence in CIM_EVENTS
+
+	at uint64 // the record's sequence in CIM_DEAD_LETTERS
+}
+
+// unfinished tells whether nobody knows that the event is in CIM_EVENTS.
+func (r *Redrive) unfinished() bool { return r != nil && r.State != RedriveDone }
+
+// position is the record's sequence, 0 without one.
+func (r *Redrive) position() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.at
+}
+
+// Redrives lists what is recorded about the redrives of an entry, oldest first.
+func (b *Bus) Redrives(ctx context.Context, d DeadLetter) ([]Redrive, error) {
+	subject, err := d.name().Redrive()
+	if err != nil {
+		return nil, fmt.Errorf("redrives: %w", err)
+	}
+	var all []Redrive
+	for m, err := range b.Read(ctx, Range{Stream: StreamDeadLetters, Filter: subject}) {
+		if err != nil {
+			return nil, fmt.Errorf("redrives: %w", err)
+		}
+		if r := readRedrive(m, d.Sequence); r != nil {
+			all = append(all, *r)
+		}
+	}
+	return all, nil
+}
+
+// lastRedrive reads the last record of an entry from the leader, nil if there is none.
+func (b *Bus) lastRedrive(ctx context.Context, d *DeadLetter) (*Redrive, error) {
+	subject, err := d.name().Redrive()
+	if err != nil {
+		return nil, err
+	}
+	m, err := b.LastMessage(ctx, StreamDeadLetters, subject)
+	if errors.Is(err, ErrNoMessage) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return readRedrive(m, d.Sequence), nil
+}
+
+// lastRedrives returns a way to the last record of each entry the filter selects. Of many entries few were redriven: their records
+// are read in one go.
+func (b *Bus) lastRedrives(ctx context.Context, f DeadLetterFilter) (func(*DeadLetter) (*Redrive, error), error) {
+	if len(f.Sequences) > 0 {
+		return func(d *DeadLetter) (*Redrive, error) { return b.lastRedrive(ctx, d) }, nil
+	}
+	subject, err := f.names().Redrive()
+	if err != nil {
+		return nil, err
+	}
+	last := map[subjects.DeadLetter]*jetstream.RawStreamMsg{}
+	for m, err := range b.Read(ctx, Range{Stream: StreamDeadLetters, Filter: subject, Batch: 1024}) {
+		if err != nil {
+			return nil, err
+		}
+		if name, err := subjects.ParseRedrive(m.Subject); err == nil {
+			last[name] = m
+		}
+	}
+	return func(d *DeadLetter) (*Redrive, error) {
+		m := last[d.name()]
+		if m == nil {
+			return nil, nil
+		}
+		return readRedrive(m, d.Sequence), nil
+	}, nil
+}
+
+// readRedrive reads a record, nil if it is not one of this entry.
+func readRedrive(m *jetstream.RawStreamMsg, deadLetter uint64) *Redrive {
+	var r Redrive
+	if json.Unmarshal(m.Data, &r) != nil || r.DeadLetter != deadLetter {
+		return nil
+	}
+	r.Time, r.at = m.Time, m.Sequence
+	return &r
+}
+
+// errRecordOvertaken: somebody else has written about the entry meanwhile.
+var errRecordOvertaken = errors.New("another redrive of the entry is ahead")
+
+// recordRedrive stores a record exactly once, provided that the entry's last one is still at the sequence expected, 0 for none;
+// otherwise it returns errRecordOvertaken. What became of a record that was not acknowledged is read from the leader.
+func (b *Bus) recordRedrive(ctx context.Context, d *DeadLetter, r *Redrive, expected uint64) error {
+	subject, err := d.name().Redrive()
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("record redrive: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, defaultRetryFor)
+	defer cancel()
+	for {
+		ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: body}, jetstream.WithExpectStream(StreamDeadLetters), jetstream.WithExpectLastSequencePerSubject(expected))
+		if err == nil {
+			r.at = ack.Sequence
+			return nil
+		}
+		if errors.Is(err, jetstream.ErrNoStreamResponse) {
+			return fmt.Errorf("record redrive: stream %s is missing or does not take %s: run cimbus streams apply: %w", StreamDeadLetters, subjects.AllRedrives, err)
+		}
+		last, readErr := b.LastMessage(ctx, StreamDeadLetters, subject)
+		switch {
+		case readErr == nil && bytes.Equal(last.Data, body):
+			r.at = last.Sequence
+			return nil
+		case readErr == nil && last.Sequence != expected, errors.Is(readErr, ErrNoMessage) && expected != 0:
+			return errRecordOvertaken
+		case refusedForGood(err):
+			return fmt.Errorf("record redrive: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("record redrive: %w: %w", err, ctx.Err())
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// The server's err_codes of a message that expected another one before it.
+const (
+	codeWrongLastSequence = 10071
+	codeSequencesCompete  = 10164
+)
+
+// refusedForGood tells whether the server refused a message in a way that trying again does not change.
+func refusedForGood(err error) bool {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return errors.Is(err, nats.ErrConnectionClosed)
+	}
+	switch api.ErrorCode {
+	case codeClusterUnavailable, codeClusterNotLeader, codeTooManyRequests, codeWrongLastSequence, codeSequencesCompete:
+		return false
+	}
+	return true
+}
