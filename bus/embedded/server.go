@@ -26,7 +26,8 @@ var (
 	ErrAddressInUse = errors.New("address is in use")
 	// ErrNotReady: the server was not ready in time, or the context ended first.
 	ErrNotReady = errors.New("server is not ready")
-	// ErrFailed: the server stopped by itself, or lost its streams.
+	// ErrFailed: the server stopped by itself, or lost its streams, or can
+	// write one of them no more.
 	ErrFailed = errors.New("server failed")
 )
 
@@ -54,7 +55,7 @@ type Server struct {
 }
 
 // Start starts a server and returns once it is ready. The errors to tell
-// apart are ErrStoreInUse, ErrAddressInUse and ErrNotReady; after an error
+// apart are ErrStoreInUse, ErrAddressInUse, ErrUnrecovered and ErrNotReady; after an error
 // nothing runs and the folder is free. A store that is being recovered cannot
 // be interrupted: when ctx ends meanwhile, Start returns after the recovery.
 func Start(ctx context.Context, o Options) (*Server, error) {
@@ -90,7 +91,11 @@ func start(ctx context.Context, o Options) (*Server, error) {
 		opts: o, store: store, srv: srv, fatal: logger.fatal,
 		failed: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	if err := s.run(ctx); err != nil {
+	err = s.run(ctx)
+	if err == nil {
+		err = s.recovered()
+	}
+	if err != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 		// What an earlier run left unclean stays so until a server has run.
@@ -159,6 +164,10 @@ func (s *Server) watch(streams bool) {
 			s.fail(errors.New("gave up its streams, for want of disk space or of permission to write"))
 			return
 		}
+		if err := s.writeError(); streams && err != nil {
+			s.fail(err)
+			return
+		}
 	}
 }
 
@@ -171,7 +180,8 @@ func (s *Server) fail(cause error) {
 }
 
 // Failed is closed when the server is no longer of use: it stopped by itself
-// or gave up its streams. Err then says why; Shutdown is still due.
+// gave up its streams, or can write one of them no more. Err then says why;
+// Shutdown is still due.
 func (s *Server) Failed() <-chan struct{} { return s.failed }
 
 // Err is why the server failed, an ErrFailed, or nil as long as it has not.
