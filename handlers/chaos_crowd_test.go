@@ -248,7 +248,7 @@ func (d *desk) sit(ctx context.Context, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		if nc == nil {
 			var err error
-			if nc, err = nats.Connect(d.url, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)); err != nil {
+			if nc, err = nats.Connect(d.url, restless()...); err != nil {
 				nc = nil
 				continue
 			}

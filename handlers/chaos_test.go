@@ -59,10 +59,18 @@ func between(rng *rand.Rand, low, high time.Duration) time.Duration {
 // elapse waits for a moment of a test's choosing, which no condition tells.
 func elapse(d time.Duration) { <-time.After(d) }
 
+// restless are the options of a connection that always comes back, to the address it was given, and is silent about it.
+func restless() []nats.Option {
+	return []nats.Option{
+		nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.IgnoreDiscoveredServers(),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}
+}
+
 // patiently dials a server that comes and goes.
 func patiently(t testing.TB, url string) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	nc, err := nats.Connect(url, restless()...)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	return nc

@@ -1,0 +1,148 @@
+//go:build unix
+
+package handlers_test
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/bustest"
+)
+
+// pair is two daemons on one external server, of which one acts.
+type pair struct {
+	t      *testing.T
+	b      *bus.Bus
+	active *serving
+	second *serving
+}
+
+func startPair(t *testing.T, url string) *pair {
+	t.Helper()
+	p := &pair{t: t, active: newServing(t), second: newServing(t)}
+	for _, d := range []*serving{p.active, p.second} {
+		d.natsURL = url
+	}
+	p.active.start(t, "")
+	p.active.ready(t)
+	p.b = onlooker(t, url)
+	return p
+}
+
+// standBy starts the second one once the first is known to act.
+func (p *pair) standBy() {
+	p.t.Helper()
+	p.pinnedAfter("")
+	p.second.start(p.t, "")
+	p.second.ready(p.t)
+}
+
+// pinnedAfter waits until somebody else than before has the work, and returns who.
+func (p *pair) pinnedAfter(before string) string {
+	p.t.Helper()
+	var now string
+	bustest.Eventually(p.t, 30*time.Second, func() error {
+		if now = p.pinned(); now == "" || now == before {
+			return fmt.Errorf("nobody else has the work")
+		}
+		return nil
+	})
+	return now
+}
+
+func (p *pair) pinned() string {
+	groups := consumer(p.t, p.b).PriorityGroups
+	if len(groups) == 0 {
+		return ""
+	}
+	return groups[0].PinnedClientID
+}
+
+func TestChaosNothingIsLostOrRepeatedWhenTheActiveOfTwoDaemonsIsKilledOrFrozen(t *testing.T) {
+	rng, seed := chaos(t)
+	server := bustest.Process(t)
+	p := startPair(t, server.URL())
+	c := startCrowd(t, crowdOptions{url: server.URL(), seed: seed, every: 4 * time.Millisecond, large: largestBody(t, p.b)})
+	p.standBy()
+	kills, freezes := 0, 0
+	for range shortOrLong(3, 40) {
+		c.more(t, 50+rng.Int64N(150))
+		before := p.pinned()
+		if rng.IntN(2) == 0 {
+			kills++
+			p.active.kill()
+			p.pinnedAfter(before)
+			p.active.start(t, "")
+			p.active.ready(t)
+		} else {
+			freezes++
+			p.active.signal(t, syscall.SIGSTOP)
+			if rng.IntN(2) == 0 {
+				p.pinnedAfter(before)
+			}
+			elapse(between(rng, 0, shortOrLong(time.Second, 20*time.Second)))
+			p.active.signal(t, syscall.SIGCONT)
+		}
+		if p.pinned() != before {
+			p.active, p.second = p.second, p.active
+		}
+	}
+	c.more(t, 100)
+	c.end(t)
+	t.Logf("%d kills, %d freezes", kills, freezes)
+	c.account(t, p.b, 0)
+}
+
+func TestChaosStandbyTakesOverWithinHalfASecondOfAGracefulStop(t *testing.T) {
+	_, seed := chaos(t)
+	server := bustest.Process(t)
+	p := startPair(t, server.URL())
+	c := startCrowd(t, crowdOptions{url: server.URL(), seed: seed, every: 2 * time.Millisecond})
+	p.standBy()
+	var took []time.Duration
+	for range shortOrLong(3, 20) {
+		c.more(t, 50)
+		stopped := make(chan error, 1)
+		began := time.Now()
+		p.active.signal(t, syscall.SIGTERM)
+		go func(d *serving) { stopped <- d.cmd.Wait() }(p.active)
+		took = append(took, p.idle(began))
+		require.NoError(t, <-stopped)
+		p.active.start(t, "")
+		p.active.ready(t)
+		p.active, p.second = p.second, p.active
+	}
+	c.end(t)
+	slices.Sort(took)
+	median := took[len(took)/2]
+	t.Logf("longest time without a commit around each hand-over: median %v, all %v", median, took)
+	c.account(t, p.b, 0)
+	require.Less(t, median, 500*time.Millisecond)
+}
+
+// idle watches the index for a while after began and returns the longest time in which no event was committed.
+func (p *pair) idle(began time.Time) time.Duration {
+	p.t.Helper()
+	stream, err := p.b.JetStream().Stream(p.t.Context(), bus.StreamIndex)
+	require.NoError(p.t, err)
+	longest, last := time.Duration(0), began
+	var seen uint64
+	for time.Since(began) < 1500*time.Millisecond || time.Since(last) > 500*time.Millisecond {
+		info, err := stream.Info(p.t.Context())
+		require.NoError(p.t, err)
+		if now := time.Now(); info.State.LastSeq != seen {
+			if seen != 0 {
+				longest = max(longest, now.Sub(last))
+			}
+			seen, last = info.State.LastSeq, now
+		}
+		elapse(2 * time.Millisecond)
+	}
+	return longest
+}
