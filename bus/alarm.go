@@ -1,0 +1,292 @@
+package bus
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/cimbus/cimbus/bus/embedded"
+)
+
+const (
+	defaultAlarmEvery = 10 * time.Second
+	// diskEvery is how often the disk is looked at: what a second of publishing at full speed writes fits the reserve many times.
+	diskEvery = 250 * time.Millisecond
+	// maxDiskReserve bounds a tenth of the disk.
+	maxDiskReserve = 1 << 30
+)
+
+// AlarmOptions say when the alarms of a bus go off. The zero value has the defaults.
+type AlarmOptions struct {
+	// Threshold is the share of a limit of bytes from which it is a warning, 0 to 1; default AlarmThreshold.
+	Threshold float64
+	// Every is how often the streams are asked, default 10 s.
+	Every time.Duration
+	// DiskReserve is how much of the disk, in bytes, stays free for what is made of the events that are there: with less left, CIM_EVENTS
+	// takes no more. Default a tenth of the disk, at most 1 GiB. It is for the server in this process only.
+	DiskReserve uint64
+	// ReadDisk asks for the room of the store's disk; default embedded.ReadDisk. A host with a quota of its own says it here.
+	ReadDisk func(dir string) (embedded.Disk, error)
+}
+
+// Alarms watch what a bus has room for and what it lost. Every change of state is logged once.
+//
+// They keep the disk from running full too, where the server is in this process: the server never gets over a failed write, and
+// answers no publisher any more. So before that CIM_EVENTS is held at what it has: publishers hear ErrStoreFull, what is stored is
+// worked off, and once there is room again the stream takes events by itself.
+//
+// Methods may be called from several goroutines at once. The host ends them with Close, before it closes the bus.
+type Alarms struct {
+	bus *Bus
+	o   AlarmOptions
+	log hclog.Logger
+
+	mu      sync.Mutex
+	streams []StreamStatus
+	found   map[string]Finding // by check and stream; what was found last
+	order   []string           // its keys, as they first came up
+	disk    embedded.Disk
+	seen    map[string]StreamStatus // highest last sequence seen of each stream
+
+	// The goroutine alone uses these.
+	held    bool
+	reserve uint64
+
+	cancel context.CancelFunc
+	ctx    context.Context
+	done   chan struct{}
+}
+
+// WatchAlarms begins to watch, and returns after the first look; ctx bounds that one.
+func (b *Bus) WatchAlarms(ctx context.Context, o AlarmOptions) (*Alarms, error) {
+	if o.Threshold < 0 || o.Threshold > 1 || o.Every < 0 {
+		return nil, fmt.Errorf("alarm options: threshold %v, every %v: give a share between 0 and 1 and a positive time", o.Threshold, o.Every)
+	}
+	o.Threshold, o.Every = cmp.Or(o.Threshold, AlarmThreshold), cmp.Or(o.Every, defaultAlarmEvery)
+	if o.ReadDisk == nil {
+		o.ReadDisk = embedded.ReadDisk
+	}
+	a := &Alarms{
+		bus: b, o: o, log: b.log.Named("alarm"), found: map[string]Finding{}, seen: map[string]StreamStatus{}, done: make(chan struct{}),
+	}
+	a.ctx, a.cancel = context.WithCancel(b.ctx)
+	a.lookAtDisk(ctx)
+	a.lookAtStreams(ctx)
+	go a.run()
+	return a, nil
+}
+
+// Close ends the watch. A CIM_EVENTS that is held stays so until the bus is opened again. It may be called more than once.
+func (a *Alarms) Close() error {
+	a.cancel()
+	<-a.done
+	return nil
+}
+
+// Findings are those that are not ok, as of the last look.
+func (a *Alarms) Findings() []Finding {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var bad []Finding
+	for _, key := range a.order {
+		if f := a.found[key]; f.Level != LevelOK {
+			bad = append(bad, f)
+		}
+	}
+	return bad
+}
+
+// Streams are the streams as of the last look that was answered.
+func (a *Alarms) Streams() []StreamStatus {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.streams
+}
+
+// Disk is the room of the store's disk; zero where the server is not in this process or the system does not tell.
+func (a *Alarms) Disk() embedded.Disk {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.disk
+}
+
+func (a *Alarms) run() {
+	defer close(a.done)
+	streams := time.NewTicker(a.o.Every)
+	defer streams.Stop()
+	disk := time.NewTicker(min(diskEvery, a.o.Every))
+	defer disk.Stop()
+	for {
+		select {
+		case <-a.ctx.Done():
+			return
+		case <-disk.C:
+			a.lookAtDisk(a.ctx)
+		case <-streams.C:
+			a.lookAtStreams(a.ctx)
+		}
+	}
+}
+
+// lookAtStreams judges every stream. Where they cannot be asked nothing is concluded; others report that.
+func (a *Alarms) lookAtStreams(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, apiTry)
+	defer cancel()
+	streams, err := a.bus.Streams(ctx)
+	if err != nil {
+		a.log.Debug("streams not asked", "error", err)
+		return
+	}
+	a.mu.Lock()
+	a.streams = streams
+	a.mu.Unlock()
+	for _, s := range streams {
+		if !s.Exists {
+			continue
+		}
+		room := s.Room(a.o.Threshold)
+		if s.Stream == StreamEvents && a.held {
+			room.Level = LevelOK // the disk's alarm says it
+		}
+		a.tell(room)
+		a.tell(s.Loss())
+		a.tell(a.sequences(s))
+	}
+}
+
+// sequences judges whether a stream's last sequence went back since this watch began, or the stream was made anew. Neither is ever
+// taken back.
+func (a *Alarms) sequences(s StreamStatus) Finding {
+	f := Finding{
+		Check: "sequences", Of: s.Stream, Level: LevelOK, Found: "go up", Remedy: nothing,
+		Why: "what was acknowledged and is not there any more is lost, and its sequences are given out again",
+	}
+	before, known := a.seen[s.Stream]
+	switch {
+	case known && !before.Created.Equal(s.Created):
+		f.Level = LevelFail
+		f.Found = fmt.Sprintf("was deleted and made again while the bus ran; it ended at %d", before.LastSequence)
+		f.Remedy = "find out who deleted it; restore a copy, or have publishers send again what agents miss"
+		return f
+	case known && s.LastSequence < before.LastSequence:
+		f.Level = LevelFail
+		f.Found = fmt.Sprintf("went back from %d to %d while the bus ran", before.LastSequence, s.LastSequence)
+		f.Remedy = "stop the handlers; restore all streams from one copy, or have publishers send again what came after it"
+		return f
+	}
+	a.seen[s.Stream] = s
+	return f
+}
+
+// lookAtDisk judges the room of the disk, and holds CIM_EVENTS or lets it go.
+func (a *Alarms) lookAtDisk(ctx context.Context) {
+	server := a.bus.server
+	if server == nil {
+		return
+	}
+	disk, err := a.o.ReadDisk(server.StoreDir())
+	if err != nil {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			a.tell(Finding{
+				Check: "disk", Level: LevelWarn, Found: "its room cannot be read: " + err.Error(),
+				Why: "a disk that is full is then noticed only when a write fails", Remedy: "see that the store folder is there and can be read",
+			})
+		}
+		return
+	}
+	a.mu.Lock()
+	a.disk = disk
+	a.mu.Unlock()
+	a.reserve = cmp.Or(a.o.DiskReserve, min(disk.Total/10, maxDiskReserve))
+	switch {
+	case !a.held && disk.Free < a.reserve:
+		err = a.hold(ctx)
+	case a.held && disk.Free >= a.reserve+a.reserve/2:
+		err = a.release(ctx)
+	}
+	f := a.judgeDisk(disk)
+	if err != nil {
+		f.Level, f.Found = LevelFail, f.Found+"; CIM_EVENTS could not be told: "+err.Error()
+	}
+	a.tell(f)
+}
+
+func (a *Alarms) judgeDisk(disk embedded.Disk) Finding {
+	f := Finding{
+		Check: "disk", Level: LevelOK, Remedy: nothing, Found: fmt.Sprintf("%s of %s are free", bytesOf(disk.Free), bytesOf(disk.Total)),
+		Why: fmt.Sprintf("below %s publishers are refused (event store is full), because a full disk would stop the server", bytesOf(a.reserve)),
+	}
+	const remedy = "make room on the disk, or give the store less: store_limits.max_bytes"
+	switch {
+	case a.held:
+		f.Level, f.Remedy = LevelFail, remedy+"; events are taken again by themselves once there is room"
+		f.Found += ": CIM_EVENTS takes no more"
+	case disk.Free < 2*a.reserve:
+		f.Level, f.Remedy = LevelWarn, remedy
+	}
+	return f
+}
+
+// hold makes CIM_EVENTS full as it is. Lowering its limit deletes nothing: it refuses what is new.
+func (a *Alarms) hold(ctx context.Context) error {
+	err := a.bus.limitEvents(ctx, func(info uint64, _ int64) int64 { return int64(max(info, 1)) })
+	a.held = err == nil
+	return err
+}
+
+// release gives CIM_EVENTS the limit that is declared.
+func (a *Alarms) release(ctx context.Context) error {
+	err := a.bus.limitEvents(ctx, func(_ uint64, declared int64) int64 { return declared })
+	a.held = err != nil
+	return err
+}
+
+// limitEvents sets the limit of CIM_EVENTS to what choose makes of the bytes it has and the limit that is declared.
+func (b *Bus) limitEvents(ctx context.Context, choose func(bytes uint64, declared int64) int64) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTry)
+	defer cancel()
+	p, err := b.place(ctx)
+	if err != nil {
+		return err
+	}
+	info, err := b.streamInfo(ctx, StreamEvents)
+	if err != nil {
+		return err
+	}
+	c := info.Config
+	c.MaxBytes = choose(info.State.Bytes, b.streams.declare(p)[0].MaxBytes)
+	if _, err := b.js.UpdateStream(ctx, c); err != nil {
+		return fmt.Errorf("stream %s: limit its bytes: %w", StreamEvents, err)
+	}
+	return nil
+}
+
+// tell keeps a finding and logs it if its level is another than before.
+func (a *Alarms) tell(f Finding) {
+	key := f.Check + " " + f.Of
+	a.mu.Lock()
+	before, known := a.found[key]
+	if !known {
+		before.Level = LevelOK
+		a.order = append(a.order, key)
+	}
+	a.found[key] = f
+	a.mu.Unlock()
+	if f.Level == before.Level {
+		return
+	}
+	args := []any{"check", f.Check, "of", f.Of, "found", f.Found}
+	switch f.Level {
+	case LevelFail:
+		a.log.Error("alarm", append(args, "why", f.Why, "remedy", f.Remedy)...)
+	case LevelWarn:
+		a.log.Warn("alarm", append(args, "why", f.Why, "remedy", f.Remedy)...)
+	default:
+		a.log.Info("alarm is over", args...)
+	}
+}
