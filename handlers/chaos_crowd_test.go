@@ -95,6 +95,12 @@ func (c *crowd) end(t testing.TB) {
 	}
 }
 
+// leave ends the desks, too.
+func (c *crowd) leave() {
+	c.cancel()
+	c.reading.Wait()
+}
+
 // acknowledged is how many events were acknowledged so far.
 func (c *crowd) acknowledged() int64 {
 	var n int64
@@ -233,7 +239,7 @@ type desk struct {
 
 	mu       sync.Mutex
 	received []bustest.Received
-	at       []time.Time
+	at       []time.Time // when each was
 	err      error
 }
 
@@ -298,6 +304,7 @@ func (d *desk) session(ctx context.Context, nc *nats.Conn, position string, stay
 		case !delivery.Transient:
 			d.mu.Lock()
 			d.received = append(d.received, bustest.Received{Subject: delivery.Subject, Sequence: delivery.Sequence})
+			d.at = append(d.at, time.Now())
 			d.mu.Unlock()
 		}
 	}

@@ -33,7 +33,8 @@ type recovery struct {
 // handled.
 func (w *Worker) planRecovery(ctx context.Context) error {
 	srv := w.bus.Server()
-	if w.holdback == 0 || srv == nil || !srv.Unclean() {
+	// Whatever the durability is now: it may have been balanced when the power was cut.
+	if srv == nil || !srv.Unclean() {
 		return nil
 	}
 	release := srv.HoldUnclean()
