@@ -26,6 +26,7 @@ type daemon struct {
 	nc       *nats.Conn // to it
 	http     *httpServer
 	bus      *bus.Bus
+	alarms   *bus.Alarms
 	worker   *handlers.Worker
 	control  *bus.Control
 }
@@ -38,6 +39,10 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	if d.bus, err = d.openBus(ctx); err != nil {
+		return err
+	}
+	// Before the handler: what it stores makes a disk that is nearly full fuller.
+	if d.alarms, err = d.bus.WatchAlarms(ctx, bus.AlarmOptions{}); err != nil {
 		return err
 	}
 	if d.worker, err = handlers.Start(ctx, d.bus, d.handler()); err != nil {
@@ -114,6 +119,9 @@ func (d *daemon) stop(ctx context.Context) error {
 			d.log.Warn("stopped before all work in hand was done, the next start takes it up", "error", err)
 		}
 		cancel()
+	}
+	if d.alarms != nil {
+		errs = append(errs, d.alarms.Close())
 	}
 	if d.bus != nil {
 		errs = append(errs, d.bus.Close(ctx))

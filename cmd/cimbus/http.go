@@ -106,6 +106,9 @@ func (s *httpServer) healthz(w http.ResponseWriter, _ *http.Request) {
 	answer(w, "healthy", []check{c})
 }
 
+// serverHeader names, by its id, the NATS server the daemon is on: so that whoever asks can tell whose answer it is.
+const serverHeader = "Cimbus-Server"
+
 // readyz tells whether events are taken, handled and delivered.
 func (s *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 	state := s.state.Load()
@@ -115,6 +118,7 @@ func (s *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
+	w.Header().Set(serverHeader, state.daemon.bus.Conn().ConnectedServerId())
 	answer(w, "ready", state.daemon.checks(ctx))
 }
 

@@ -41,5 +41,6 @@ func (m *metrics) watch(d *daemon) {
 			func() uint64 { return d.worker.Stats().Epochs }),
 		counter("cimbus_control_dropped_total", "Requests of agents that were not answered because their reply subject was none of theirs.", nil,
 			d.control.Dropped),
+		newStreamMetrics(d.alarms),
 	)
 }

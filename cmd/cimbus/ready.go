@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -12,7 +13,7 @@ import (
 
 // checks are what makes the daemon ready.
 func (d *daemon) checks(ctx context.Context) []check {
-	return []check{d.checkServer(), d.checkStreams(ctx), d.checkWorker(), d.checkDurability()}
+	return []check{d.checkServer(), d.checkStreams(ctx), d.checkWorker(), d.checkRoom(), d.checkLosses(), d.checkDurability()}
 }
 
 func (d *daemon) checkServer() check {
@@ -52,6 +53,38 @@ func (d *daemon) checkWorker() check {
 		return check{"worker", true, "stands by: another process acts, or nothing was published yet"}
 	}
 	return check{"worker", true, fmt.Sprintf("acts: %d events handled, %d at hand", stats.Handled, stats.Waiting)}
+}
+
+// checkRoom fails where events are refused, or cannot be committed, for want of room. Before that it says so and is ready.
+func (d *daemon) checkRoom() check {
+	return alarmed("room", "there is room for more", d.alarms.Findings(), func(f bus.Finding) bool { return f.Check == "room" || f.Check == "disk" })
+}
+
+// checkLosses tells of what was lost. That is an alarm, not a reason to send nothing here: what comes now is taken and delivered.
+func (d *daemon) checkLosses() check {
+	c := alarmed("losses", "none known", d.alarms.Findings(), func(f bus.Finding) bool { return f.Check == "lost" || f.Check == "sequences" })
+	c.OK = true
+	return c
+}
+
+func alarmed(name, well string, findings []bus.Finding, of func(bus.Finding) bool) check {
+	c := check{name, true, well}
+	var told []string
+	for _, f := range findings {
+		if !of(f) {
+			continue
+		}
+		c.OK = c.OK && f.Level != bus.LevelFail
+		what := f.Check
+		if f.Of != "" {
+			what = f.Of
+		}
+		told = append(told, fmt.Sprintf("%s: %s: %s", what, f.Found, f.Remedy))
+	}
+	if len(told) > 0 {
+		c.Reason = strings.Join(told, "; ")
+	}
+	return c
 }
 
 func (d *daemon) checkDurability() check {

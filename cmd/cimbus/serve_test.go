@@ -52,12 +52,19 @@ func TestWhatIsOffIsEmpty(t *testing.T) {
 func TestReadinessNamesEveryCheckWithItsReason(t *testing.T) {
 	d := joined(t)
 	d.settled(t)
-	code, body := d.get(t, "/readyz")
+	var code int
+	var body string
+	require.Eventually(t, func() bool { // what is at hand is counted now and then
+		code, body = d.get(t, "/readyz")
+		return strings.Contains(body, " 0 at hand")
+	}, patience, 2*time.Millisecond)
 	require.Equal(t, http.StatusOK, code)
 	require.JSONEq(t, `{"ready":true,"checks":[
 		{"check":"server","ok":true,"reason":"runs in this process"},
 		{"check":"streams","ok":true,"reason":"all 6 are there"},
-		{"check":"worker","ok":true,"reason":"acts: 1 events handled"},
+		{"check":"worker","ok":true,"reason":"acts: 1 events handled, 0 at hand"},
+		{"check":"room","ok":true,"reason":"there is room for more"},
+		{"check":"losses","ok":true,"reason":"none known"},
 		{"check":"durability","ok":true,"reason":"balanced: a power cut can cost the last second"}]}`, body)
 	code, body = d.get(t, "/healthz")
 	require.Equal(t, http.StatusOK, code)
@@ -109,7 +116,8 @@ func TestMetricsCountWhatTheDaemonDid(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	for _, want := range []string{
 		`cimbus_events_handled_total{handler="onCimEvent"} 1`, `cimbus_redeliveries_total{handler="onCimEvent"} 0`,
-		`cimbus_dead_letters_total{handler="onCimEvent"} 0`, `cimbus_build_info{`, "cimbus_control_dropped_total 0", "go_goroutines ", "process_start_time_seconds ",
+		`cimbus_dead_letters_total{handler="onCimEvent"} 0`, `cimbus_build_info{`, "cimbus_control_dropped_total 0", "go_goroutines ",
+		`cimbus_stream_bytes{stream="CIM_EVENTS"} `, `cimbus_stream_limit_bytes{stream="CIM_EVENTS"} 5.3`, `cimbus_stream_lost_messages{stream="CIM_INDEX"} 0`, "cimbus_disk_free_bytes ", "process_start_time_seconds ",
 	} {
 		require.Contains(t, body, want)
 	}
