@@ -178,7 +178,10 @@ func (b *Bus) provision(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	return b.ApplyStreams(ctx, plan, false)
+	if err := b.ApplyStreams(ctx, plan, false); err != nil || b.server == nil {
+		return err
+	}
+	return b.server.Sync()
 }
 
 // Conn is the connection the bus works on. Closing it is not for callers.

@@ -236,6 +236,9 @@ type desk struct {
 	url, name string
 	stay      time.Duration
 	resumed   atomic.Int64
+	again     atomic.Int64 // deliveries that came once more after a resume, and were dropped
+
+	had map[bustest.Received]bool // by earlier sessions; the running one's
 
 	mu       sync.Mutex
 	received []bustest.Received
@@ -245,6 +248,7 @@ type desk struct {
 
 func (d *desk) sit(ctx context.Context, rng *rand.Rand) {
 	position := bus.Position{}.String()
+	d.had = map[bustest.Received]bool{}
 	var nc *nats.Conn
 	defer func() {
 		if nc != nil {
@@ -267,6 +271,9 @@ func (d *desk) sit(ctx context.Context, rng *rand.Rand) {
 			return
 		}
 		position = next
+		for _, r := range d.soFar()[len(d.had):] {
+			d.had[r] = true
+		}
 		d.resumed.Add(1)
 		if rng.IntN(3) == 0 {
 			nc.Close()
@@ -302,8 +309,14 @@ func (d *desk) session(ctx context.Context, nc *nats.Conn, position string, stay
 		case err != nil:
 			return a.Position().String(), nil
 		case !delivery.Transient:
+			r := bustest.Received{Subject: delivery.Subject, Sequence: delivery.Sequence}
+			if d.had[r] {
+				// A position taken while something was missing lies before what is missing, so before what was handed out above it.
+				d.again.Add(1)
+				continue
+			}
 			d.mu.Lock()
-			d.received = append(d.received, bustest.Received{Subject: delivery.Subject, Sequence: delivery.Sequence})
+			d.received = append(d.received, r)
 			d.at = append(d.at, time.Now())
 			d.mu.Unlock()
 		}

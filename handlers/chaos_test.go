@@ -114,8 +114,8 @@ func (c *crowd) account(t testing.TB, b *bus.Bus, lostAcknowledged int) {
 		received := d.soFar()
 		r, err := bustest.AuditAgent(ctx, b.JetStream(), tenant, d.name, 0, received)
 		require.NoError(t, err)
-		t.Logf("agent %s, resumed %d times: received %d, lost %d, repeated %d, out of order %d, unexpected %d", d.name, d.resumed.Load(),
-			len(received), len(r.Lost), len(r.Repeated), len(r.Misordered), len(r.Unexpected))
+		t.Logf("agent %s, resumed %d times: received %d, again after a break %d, lost %d, repeated %d, out of order %d, unexpected %d", d.name, d.resumed.Load(),
+			len(received), d.again.Load(), len(r.Lost), len(r.Repeated), len(r.Misordered), len(r.Unexpected))
 		if err := r.Err(); err != nil {
 			failed = append(failed, fmt.Errorf("agent %s: %w", d.name, err))
 		}

@@ -84,7 +84,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 	if srv := b.Server(); srv != nil && srv.Durability() == embedded.Balanced {
 		w.holdback = balancedHoldback
 	}
-	for _, step := range []func(context.Context) error{w.planRecovery, w.ensureConsumer, w.rewind} {
+	for _, step := range []func(context.Context) error{w.planRecovery, w.ensureConsumer, w.rewind, w.sync} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
 		}
@@ -93,6 +93,14 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 	w.lanes.Go(w.watchAdvisories)
 	go w.run()
 	return w, nil
+}
+
+// sync makes the durable outlive a power cut: without it a handler that begins with new events would miss some.
+func (w *Worker) sync(context.Context) error {
+	if srv := w.bus.Server(); srv != nil {
+		return srv.Sync()
+	}
+	return nil
 }
 
 // Close finishes the events already taken, writes the checkpoints and hands the work over to a standby. When ctx ends first it

@@ -88,6 +88,17 @@ func (s *store) mark() error {
 	return syncDir(s.dir)
 }
 
+// Sync brings everything in the store to the disk. In Balanced the server syncs
+// messages in its rhythm and the settings of streams and consumers never: a
+// power cut, however much later, could leave a stream that cannot be recovered.
+// Who has made streams or consumers calls it once.
+func (s *Server) Sync() error {
+	if err := syncTree(s.store.streams()); err != nil {
+		return fmt.Errorf("sync the store: %w", err)
+	}
+	return nil
+}
+
 // streams is the folder the server makes within the one it is given.
 func (s *store) streams() string { return filepath.Join(s.dir, server.JetStreamStoreDir) }
 
@@ -99,9 +110,14 @@ func syncTree(root string) error {
 		case err != nil:
 			return err
 		case d.IsDir():
-			return syncDir(path)
+			err = syncDir(path)
+		default:
+			err = syncFile(path)
 		}
-		return syncFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the server has removed it meanwhile
+		}
+		return err
 	})
 }
 
