@@ -34,6 +34,9 @@ type AlarmOptions struct {
 	ReadDisk func(dir string) (embedded.Disk, error)
 }
 
+// DiskReserve is how much of a disk stays free unless told otherwise: a tenth, at most 1 GiB.
+func DiskReserve(disk embedded.Disk) uint64 { return min(disk.Total/10, maxDiskReserve) }
+
 // Alarms watch what a bus has room for and what it lost. Every change of state is logged once.
 //
 // They keep the disk from running full too, where the server is in this process: the server never gets over a failed write, and
@@ -202,7 +205,7 @@ func (a *Alarms) lookAtDisk(ctx context.Context) {
 	a.mu.Lock()
 	a.disk = disk
 	a.mu.Unlock()
-	a.reserve = cmp.Or(a.o.DiskReserve, min(disk.Total/10, maxDiskReserve))
+	a.reserve = cmp.Or(a.o.DiskReserve, DiskReserve(disk))
 	switch {
 	case !a.held && disk.Free < a.reserve:
 		err = a.hold(ctx)

@@ -78,6 +78,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newTailCommand(a),
 		newStreamsCommand(a),
 		newBenchCommand(a),
+		newDoctorCommand(a),
 		newConfigCommand(a),
 		newVersionCommand(a),
 	)
