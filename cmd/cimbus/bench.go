@@ -54,14 +54,21 @@ type bench struct {
 	rounds        int
 	rate          int
 	duration      time.Duration
+	memoryEvents  int           // how many go through before the last look at the memory
+	memoryRest    time.Duration // before each look
+	agentRest     time.Duration // before the agents are to receive
 	report        *benchReport
 }
 
+func newBench(a *app) *bench {
+	return &bench{app: a, memoryEvents: memoryEvents, memoryRest: memoryRest, agentRest: agentRest}
+}
+
 func newBenchCommand(a *app) *cobra.Command {
-	x := &bench{app: a}
+	x := newBench(a)
 	var durability string
 	cmd := &cobra.Command{
-		Use: "bench", Short: "Measure the bus beside the same written by hand with nats.go", Args: cobra.NoArgs,
+		Use: "bench", Short: "Measure the bus beside the same written by hand with nats.go", Args: noArgs,
 		Long: `Measure the bus on a server of its own, in a temporary folder, beside the hand-written equivalent in plain nats.go: the same streams,
 the same writes, in turn, each time on a new server. Ratios are medians over the rounds.
 

@@ -76,7 +76,7 @@ func (x *bench) measureLatency(ctx context.Context, to receiver) (l latency, err
 		return l, err
 	}
 	defer func() { err = errors.Join(err, s.close(ctx)) }()
-	in.rest(ctx)
+	in.rest(ctx, x.agentRest)
 	scheduled, sent, err := x.send(ctx, s, t, total)
 	if err == nil {
 		err = m.wait(ctx)

@@ -45,7 +45,7 @@ func (x *bench) measureMemory(ctx context.Context) (looks []memory, err error) {
 	}
 	defer func() { err = errors.Join(err, g.close(ctx)) }()
 	t := x.traffic()
-	m := newMeter(1, memoryEvents)
+	m := newMeter(1, x.memoryEvents)
 	in, err := openReceivers(ctx, g, t, true, m.event)
 	defer func() { err = errors.Join(err, in.close()) }()
 	if err != nil {
@@ -59,12 +59,13 @@ func (x *bench) measureMemory(ctx context.Context) (looks []memory, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close(ctx)) }()
-	for upto := memoryEvents / memoryLooks; upto <= memoryEvents; upto += memoryEvents / memoryLooks {
-		x.report.progress("memory, %d of %d events", upto, memoryEvents)
-		if err := x.pass(ctx, g, t, m, upto); err != nil {
+	for look := range memoryLooks {
+		from, upto := x.memoryEvents*look/memoryLooks, x.memoryEvents*(look+1)/memoryLooks
+		x.report.progress("memory, %d of %d events", upto, x.memoryEvents)
+		if err := x.pass(ctx, g, t, m, from, upto); err != nil {
 			return nil, err
 		}
-		if err := pause(ctx, memoryRest); err != nil {
+		if err := pause(ctx, x.memoryRest); err != nil {
 			return nil, err
 		}
 		looks = append(looks, lookAtMemory(upto))
@@ -72,13 +73,13 @@ func (x *bench) measureMemory(ctx context.Context) (looks []memory, err error) {
 	return looks, nil
 }
 
-// pass lets events through until so many have arrived in all, no faster than they do.
-func (x *bench) pass(ctx context.Context, g *ground, t *traffic, m *meter, upto int) error {
+// pass lets the events from one to another through, no faster than they arrive.
+func (x *bench) pass(ctx context.Context, g *ground, t *traffic, m *meter, from, upto int) error {
 	s, err := newSender(ctx, g, sideCimbus)
 	if err != nil {
 		return err
 	}
-	for i := upto - memoryEvents/memoryLooks; i < upto && err == nil; i++ {
+	for i := from; i < upto && err == nil; i++ {
 		if i%100 == 0 {
 			err = m.reach(ctx, i-memoryBacklog)
 		}

@@ -36,7 +36,7 @@ func (x *bench) measureRoad(ctx context.Context, side string) (m measured, err e
 	if err := x.preload(ctx, g, t, total); err != nil {
 		return m, err
 	}
-	in.rest(ctx)
+	in.rest(ctx, x.agentRest)
 	r, err := x.startRoad(ctx, g, t, side)
 	if err != nil {
 		return m, err
@@ -180,9 +180,9 @@ func listen(nc *nats.Conn, agent string, got func(id string)) error {
 }
 
 // rest waits until the agents have done what they do once, after opening. Both sides wait as long.
-func (r *receivers) rest(ctx context.Context) {
+func (r *receivers) rest(ctx context.Context, d time.Duration) {
 	// Whoever calls notices that ctx has ended.
-	_ = pause(ctx, time.Until(r.opened.Add(agentRest)))
+	_ = pause(ctx, time.Until(r.opened.Add(d)))
 }
 
 func (r *receivers) close() error {

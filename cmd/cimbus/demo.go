@@ -43,7 +43,7 @@ func newDemo(a *app) *demo {
 func newDemoCommand(a *app) *cobra.Command {
 	d := newDemo(a)
 	cmd := &cobra.Command{
-		Use: "demo", Short: "Show the road of one event and a short live conversation", Args: cobra.NoArgs,
+		Use: "demo", Short: "Show the road of one event and a short live conversation", Args: noArgs,
 		Long: "Start a server in a temporary folder, publish the documented sample event through plain NATS and show every station it\n" +
 			"passes; then a short conversation through two agents, one of which drops and resumes. It exits 0 only if every event\n" +
 			"arrived exactly once and in order.",
