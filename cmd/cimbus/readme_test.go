@@ -69,7 +69,7 @@ func TestGoInTheReadmeCompiles(t *testing.T) {
 func TestCommandsInTheReadmeAreUnderstood(t *testing.T) {
 	understood := 0
 	for _, block := range readme(t, "sh") {
-		for _, text := range strings.Split(strings.ReplaceAll(block, "go run ./cmd/cimbus ", "cimbus "), "\n") {
+		for text := range strings.SplitSeq(strings.ReplaceAll(block, "go run ./cmd/cimbus ", "cimbus "), "\n") {
 			text, _, _ = strings.Cut(text, " #")
 			_, text, found := strings.Cut(" "+text, " cimbus ")
 			if !found {
@@ -115,13 +115,13 @@ func TestConfigurationInTheReadmeIsValid(t *testing.T) {
 
 // The ready line is a contract; what the README shows of it has every field of it.
 func TestReadyLineInTheReadmeHasEveryField(t *testing.T) {
-	var shown, real map[string]any
+	var shown, announced map[string]any
 	require.NoError(t, json.Unmarshal([]byte(readme(t, "json")[0]), &shown))
 	text, err := json.Marshal(announcement{})
 	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(text, &real))
-	require.Len(t, shown, len(real))
-	for field := range real {
+	require.NoError(t, json.Unmarshal(text, &announced))
+	require.Len(t, shown, len(announced))
+	for field := range announced {
 		require.Contains(t, shown, field)
 	}
 }
