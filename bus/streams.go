@@ -198,8 +198,9 @@ func (o StreamOptions) declare(p place) []jetstream.StreamConfig {
 			Duplicates:  min(serverDuplicateWindow, o.DeadLettersMaxAge),
 		},
 		// Left members carry a TTL of their own, the others none, so the stream has no age.
-		bucket(StreamMembers, subjects.AllMembers, "Members of conversations", p.share(2), 0),
-		bucket(StreamConversations, subjects.AllConversations, "Checkpoints of folded conversations", p.share(3), o.ConversationsTTL),
+		bucket(StreamMembers, subjects.AllMembers, "Members of conversations", p.share(2), 0, jetstream.DiscardNew),
+		bucket(StreamConversations, subjects.AllConversations, "Checkpoints of folded conversations", p.share(3), o.ConversationsTTL,
+			jetstream.DiscardOld), // a checkpoint that goes early costs a loading from the index
 	}
 	for i := range streams {
 		s := &streams[i]
@@ -223,7 +224,7 @@ func (o StreamOptions) declare(p place) []jetstream.StreamConfig {
 
 // bucket is the stream nats.go's KeyValue opens: what its CreateKeyValue would make with a history of one value, and TTLs per
 // message allowed.
-func bucket(stream, keys, description string, maxBytes int64, ttl time.Duration) jetstream.StreamConfig {
+func bucket(stream, keys, description string, maxBytes int64, ttl time.Duration, full jetstream.DiscardPolicy) jetstream.StreamConfig {
 	window := serverDuplicateWindow
 	if ttl > 0 {
 		window = min(window, ttl)
@@ -235,7 +236,7 @@ func bucket(stream, keys, description string, maxBytes int64, ttl time.Duration)
 		MaxAge:            ttl,
 		MaxBytes:          maxBytes,
 		MaxMsgsPerSubject: 1,
-		Discard:           jetstream.DiscardNew,
+		Discard:           full,
 		Duplicates:        window,
 		AllowRollup:       true,
 		DenyDelete:        true,

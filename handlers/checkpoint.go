@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -16,6 +15,9 @@ import (
 // checkpointEvery is how many commits a conversation makes before its state is written down; what lies behind the last
 // checkpoint is folded again from the index when the state is loaded.
 const checkpointEvery = 64
+
+// checkpointPause is how long a conversation waits after a checkpoint that could not be written.
+const checkpointPause = 30 * time.Second
 
 // checkpoint is a state at one sequence, and the index entry of that same sequence.
 type checkpoint struct {
@@ -63,7 +65,7 @@ func (c *conversation) takeSnapshot() error {
 
 func (c *conversation) writeSnapshot(ctx context.Context) error {
 	s := c.snapshot
-	if s == nil || time.Since(s.taken) < c.w.holdback {
+	if s == nil || time.Since(s.taken) < c.w.holdback || time.Now().Before(c.postponed) {
 		return nil
 	}
 	c.snapshot = nil
@@ -75,12 +77,39 @@ func (c *conversation) writeSnapshot(ctx context.Context) error {
 		bus.HeaderSequence:      []string{strconv.FormatUint(s.sequence, 10)},
 		bus.HeaderIndexSequence: []string{strconv.FormatUint(s.indexSeq, 10)},
 	}
-	err = c.publish(ctx, s.sequence, derived{stream: bus.StreamConversations, msg: &nats.Msg{Subject: subject, Header: h, Data: s.state}})
-	if errors.Is(err, errTooLarge) {
-		c.w.log.Warn("conversation too large for a checkpoint, its history is folded at every start", "tenant", c.key.tenant, "bytes", len(s.state))
+	d := derived{stream: bus.StreamConversations, msg: &nats.Msg{Subject: subject, Header: h, Data: s.state}}
+	if err := c.publishOnce(ctx, s.sequence, d); err != nil && ctx.Err() == nil {
+		c.postpone(subject, err)
+	}
+	return ctx.Err()
+}
+
+// publishOnce is publish without its patience.
+func (c *conversation) publishOnce(ctx context.Context, s uint64, d derived) error {
+	subject := d.msg.Subject
+	if !c.marks[subject].known {
+		last, err := lastOn(ctx, c.w.bus, d.stream, subject)
+		if err != nil {
+			return err
+		}
+		c.marks[subject] = last
+	}
+	if c.marks[subject].sequence >= s {
 		return nil
 	}
-	return err
+	f, err := c.send(d)
+	if err != nil {
+		return err
+	}
+	return c.await(ctx, s, d, f)
+}
+
+// postpone gives a checkpoint up for now. It only saves time at the next loading: no conversation waits for it, whatever is wrong
+// with its bucket.
+func (c *conversation) postpone(subject string, err error) {
+	c.w.outage.report(bus.StreamConversations, err)
+	delete(c.marks, subject)
+	c.snapshot, c.uncovered, c.postponed = nil, max(c.uncovered, 1), time.Now().Add(checkpointPause)
 }
 
 // load brings the state to where it was before event s.

@@ -29,6 +29,7 @@ type conversation struct {
 	takes     int             // how often the event at hand was taken from the start
 	uncovered int             // commits since the last checkpoint
 	snapshot  *checkpoint     // taken, waiting to be old enough to be written
+	postponed time.Time       // no checkpoint before, the last one failed
 }
 
 func newConversation(w *Worker, key laneKey) *conversation {
@@ -61,8 +62,8 @@ func (c *conversation) process(ctx context.Context, e Event, why *invalid) (ackn
 //  3. publish the index entry: now the event is committed
 //  4. acknowledge it (the caller's)
 func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (acknowledgement, error) {
-	if handler := bus.LastHeader(e.Header, bus.HeaderRedriveHandler); handler != "" && handler != c.w.handler.Name {
-		return acknowledged, nil // redriven for another handler
+	if others, err := c.redrivenForOthers(ctx, &e); err != nil || others {
+		return acknowledged, err
 	}
 	if c.w.commits() {
 		if err := c.touch(ctx); err != nil {
@@ -107,6 +108,38 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 		return acknowledged, nil
 	}
 	return acknowledged, c.index(ctx, &e, outcome)
+}
+
+// redrivenForOthers tells whether e is another handler's dead letter, appended once more for that handler alone. A publisher may
+// write such headers too: they are believed only where they name a dead letter of that handler.
+func (c *conversation) redrivenForOthers(ctx context.Context, e *Event) (bool, error) {
+	handler := bus.LastHeader(e.Header, bus.HeaderRedriveHandler)
+	if handler == "" || handler == c.w.handler.Name {
+		return false, nil
+	}
+	of, err := strconv.ParseUint(bus.LastHeader(e.Header, bus.HeaderRedriveOf), 10, 64)
+	if err != nil {
+		return false, nil
+	}
+	others := false
+	err = c.w.persist(ctx, bus.StreamDeadLetters, func() error {
+		m, err := c.w.bus.MessageAt(ctx, bus.StreamDeadLetters, of)
+		if errors.Is(err, bus.ErrNoMessage) {
+			last, err := c.w.bus.LastMessage(ctx, bus.StreamDeadLetters, ">")
+			// Dropped or expired since; one that is yet to come was never redriven.
+			others = err == nil && of <= last.Sequence
+			if errors.Is(err, bus.ErrNoMessage) {
+				return nil
+			}
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		others = bus.LastHeader(m.Header, bus.HeaderHandler) == handler
+		return nil
+	})
+	return others, err
 }
 
 // touch reads the last index entry, once.

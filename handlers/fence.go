@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -162,7 +163,8 @@ const maxHeaderValue = 512
 func derivedHeader(e *Event) nats.Header {
 	h := bus.Foreign(e.Header)
 	set := func(key, value string) {
-		if value != "" {
+		// A header cannot hold a line break; the body and the subject have the name as it is.
+		if value != "" && !strings.ContainsAny(value, "\r\n") {
 			h[key] = []string{value[:min(len(value), maxHeaderValue)]}
 		}
 	}

@@ -19,6 +19,7 @@ type gate struct {
 
 // turn is one tenant at the gate.
 type turn struct {
+	tenant  string
 	held    int
 	waiting []chan struct{} // closed when its place is given
 	queued  bool
@@ -33,7 +34,7 @@ func (g *gate) enter(ctx context.Context, tenant string) error {
 	g.mu.Lock()
 	t := g.tenants[tenant]
 	if t == nil {
-		t = &turn{}
+		t = &turn{tenant: tenant}
 		g.tenants[tenant] = t
 	}
 	if g.places > 0 && t.held < g.share && len(t.waiting) == 0 {
@@ -56,20 +57,21 @@ func (g *gate) enter(ctx context.Context, tenant string) error {
 	for i, w := range t.waiting {
 		if w == given {
 			t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
+			g.forget(t)
 			return ctx.Err()
 		}
 	}
-	g.leaveLocked(tenant, t) // it was given while ctx ended
+	g.leaveLocked(t) // it was given while ctx ended
 	return ctx.Err()
 }
 
 func (g *gate) leave(tenant string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.leaveLocked(tenant, g.tenants[tenant])
+	g.leaveLocked(g.tenants[tenant])
 }
 
-func (g *gate) leaveLocked(tenant string, t *turn) {
+func (g *gate) leaveLocked(t *turn) {
 	g.places++
 	t.held--
 	g.line(t)
@@ -78,6 +80,7 @@ func (g *gate) leaveLocked(tenant string, t *turn) {
 		g.queue = g.queue[1:]
 		next.queued = false
 		if len(next.waiting) == 0 || next.held >= g.share {
+			g.forget(next)
 			continue
 		}
 		g.places--
@@ -86,8 +89,13 @@ func (g *gate) leaveLocked(tenant string, t *turn) {
 		next.waiting = next.waiting[1:]
 		g.line(next)
 	}
+	g.forget(t)
+}
+
+// forget drops a tenant that neither works nor waits. The lock is held.
+func (g *gate) forget(t *turn) {
 	if t.held == 0 && len(t.waiting) == 0 && !t.queued {
-		delete(g.tenants, tenant)
+		delete(g.tenants, t.tenant)
 	}
 }
 

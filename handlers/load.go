@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/cim"
 	"github.com/cimbus/cimbus/subjects"
 )
 
@@ -118,7 +119,7 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 			return err
 		}
 		e, _, why := decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
-		if why != nil {
+		if why != nil || cim.IsTransient(e.Name) {
 			continue
 		}
 		if _, err := state.Fold(&e); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/cimbus/cimbus/bus"
 	"github.com/cimbus/cimbus/bus/bustest"
 	"github.com/cimbus/cimbus/bus/cim"
+	"github.com/cimbus/cimbus/bus/embedded"
 	"github.com/cimbus/cimbus/handlers"
 	"github.com/cimbus/cimbus/handlers/oncimevent"
 	"github.com/cimbus/cimbus/subjects"
@@ -232,6 +233,54 @@ func TestEventThatHoldsUpTooManyBecomesADeadLetterAndTheOthersGoOn(t *testing.T)
 	deliveries, err := b.JetStream().Stream(t.Context(), bus.StreamDeliveries)
 	require.NoError(t, err)
 	require.EqualValues(t, 4201, deliveries.CachedInfo().State.Msgs)
+}
+
+func TestConversationWhoseCheckpointCannotBeWrittenGoesOn(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, b *bus.Bus){
+		"bucket gone": func(t *testing.T, b *bus.Bus) {
+			require.NoError(t, b.JetStream().DeleteStream(t.Context(), bus.StreamConversations))
+		},
+		"bucket full": func(t *testing.T, b *bus.Bus) {
+			stream, err := b.JetStream().Stream(t.Context(), bus.StreamConversations)
+			require.NoError(t, err)
+			config := stream.CachedInfo().Config
+			config.MaxBytes, config.Discard = 1, jetstream.DiscardNew
+			_, err = b.JetStream().UpdateStream(t.Context(), config)
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Strict: in balanced durability a checkpoint waits for its seconds first.
+			b := openBusOn(t, bus.Options{Embedded: embedded.Options{StoreDir: t.TempDir()}})
+			h := oncimevent.New(oncimevent.Options{})
+			w, err := handlers.Start(t.Context(), b, h)
+			require.NoError(t, err)
+			publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"))
+			drained(t, b)
+			spoil(t, b)
+			for i := range 200 {
+				publish(t, b, "cim.acme.web.AGENT_MESSAGE", message(fmt.Sprint(i), "c1"))
+			}
+			drained(t, b)
+			require.NoError(t, w.Close(t.Context()), "it stops in time, with the checkpoint left")
+			require.Len(t, stored(t, b, bus.StreamDeliveries, "cim-agent.acme.ada.onCimEvent.c1"), 201)
+		})
+	}
+}
+
+func TestForgedRedriveHeadersHideNoEvent(t *testing.T) {
+	b := openBus(t)
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"))
+	for i, of := range []string{"", "x", "1", "99"} {
+		_, err := b.JetStream().PublishMsg(t.Context(), &nats.Msg{
+			Subject: "cim.acme.web.AGENT_MESSAGE", Data: message(fmt.Sprint(i), "c1"),
+			Header: nats.Header{bus.HeaderRedriveHandler: {"somebody-else"}, bus.HeaderRedriveOf: {of}},
+		})
+		require.NoError(t, err)
+	}
+	drained(t, b)
+	require.Len(t, stored(t, b, bus.StreamDeliveries, "cim-agent.acme.ada.onCimEvent.c1"), 5)
 }
 
 func TestForgedHeadersOfAPublisherNeitherStopNorMisleadTheWorker(t *testing.T) {
