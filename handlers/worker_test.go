@@ -368,7 +368,7 @@ func TestMemberRecordsFollowTheEvents(t *testing.T) {
 }
 
 func TestRestartedWorkerGoesOnFromTheCheckpoint(t *testing.T) {
-	b := openBus(t)
+	b := openBusOn(t, bus.Options{Embedded: embedded.Options{StoreDir: t.TempDir()}})
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	h := oncimevent.New(oncimevent.Options{})
@@ -378,6 +378,11 @@ func TestRestartedWorkerGoesOnFromTheCheckpoint(t *testing.T) {
 		conversationEvents(t, b, "c1", 100, rand.New(rand.NewPCG(seed, uint64(round))))
 		drained(t, b)
 		require.NoError(t, w.Close(t.Context()))
+		last, err := b.LastMessage(t.Context(), bus.StreamIndex, "cim-index.acme.c1")
+		require.NoError(t, err)
+		checkpoint, err := b.LastMessage(t.Context(), bus.StreamConversations, "$KV.CIM_CONVERSATIONS.acme.c1")
+		require.NoError(t, err)
+		require.Equal(t, bus.SequenceOf(last.Header), bus.SequenceOf(checkpoint.Header))
 	}
 	audit(t, b)
 }
