@@ -393,7 +393,9 @@ func unhex(s string) string {
 }
 
 func TestPowerCutLeavesOnlyWhatWasSynced(t *testing.T) {
-	quote := func(s string) string { return `"\x` + strings.Join(strings.Split(fmt.Sprintf("% x", s), " "), `\x`) + `"` }
+	quote := func(s string) string {
+		return `"\x` + strings.Join(strings.Split(fmt.Sprintf("% x", s), " "), `\x`) + `"`
+	}
 	trace := filepath.Join(t.TempDir(), "trace")
 	require.NoError(t, os.WriteFile(trace, []byte(strings.Join([]string{
 		`7 1.000001 mkdirat(AT_FDCWD, ` + quote("/s") + `, 0750) = 0`,

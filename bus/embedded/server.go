@@ -80,6 +80,11 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if store.unclean {
+		if err := store.dropTornConsumerStates(); err != nil {
+			return nil, errors.Join(err, store.close(false))
+		}
+	}
 	srv, err := server.NewServer(o.server())
 	if err != nil {
 		return nil, errors.Join(err, store.close(!store.unclean))
