@@ -114,7 +114,11 @@ func (d *daemon) stop(ctx context.Context) error {
 		errs = append(errs, d.control.Close())
 	}
 	if d.worker != nil {
-		draining, cancel := context.WithTimeout(ctx, limit*2/3)
+		drain := limit * 2 / 3
+		if server := d.bus.Server(); server != nil && server.Err() != nil {
+			drain = 0 // on a server that failed nothing can be finished, and a supervisor waits to start another
+		}
+		draining, cancel := context.WithTimeout(ctx, drain)
 		if err := d.worker.Close(draining); err != nil {
 			d.log.Warn("stopped before all work in hand was done, the next start takes it up", "error", err)
 		}
