@@ -94,7 +94,9 @@ func (x *bench) send(ctx context.Context, s eventSender, t *traffic, total int) 
 	for i := range total {
 		scheduled[i] = began.Add(time.Duration(i) * time.Second / time.Duration(x.rate))
 		e := t.event(i)
-		time.Sleep(time.Until(scheduled[i]))
+		if err := pause(ctx, time.Until(scheduled[i])); err != nil {
+			return nil, nil, err
+		}
 		sent[i] = time.Now()
 		if err := s.publish(ctx, e); err != nil {
 			return nil, nil, err

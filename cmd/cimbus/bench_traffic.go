@@ -52,7 +52,8 @@ func (t *traffic) event(i int) bus.Event {
 	body = append(body, e.ID...)
 	body = append(body, `","conversationId":"`...)
 	body = append(body, e.Conversation...)
-	e.Body = append(body, `"}`...)
+	body = append(body, `"}`...)
+	e.Body = body
 	return e
 }
 

@@ -258,16 +258,16 @@ func (v *demoView) curtain(agents []string) {
 
 // table prints a row; cells are by agent.
 func (v *demoView) table(colour, seq, event, from, says string, cells map[string]string) {
-	row := fmt.Sprintf("  %s  %s%s%s", v.paint(faint, fmt.Sprintf("%3s", seq)), pad(event, columnEvent), v.paint(faint, pad(from, columnFrom)), pad(says, columnSays))
+	var row strings.Builder
+	row.WriteString("  " + v.paint(faint, fmt.Sprintf("%3s", seq)) + "  " + pad(event, columnEvent) + v.paint(faint, pad(from, columnFrom)) + pad(says, columnSays))
 	for _, agent := range v.cells {
-		cell, space := cells[agent], strings.Repeat(" ", columnAgent-utf8.RuneCountInString(cells[agent]))
+		cell, paint := cells[agent], colour
 		if cell == away {
-			row += v.paint(faint, cell) + space
-		} else {
-			row += v.paint(colour, cell) + space
+			paint = faint
 		}
+		row.WriteString(v.paint(paint, cell) + strings.Repeat(" ", columnAgent-utf8.RuneCountInString(cell)))
 	}
-	v.printf("%s\n", strings.TrimRight(row, " "))
+	v.printf("%s\n", strings.TrimRight(row.String(), " "))
 }
 
 // note is a line between the rows.
