@@ -1,11 +1,14 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"maps"
+	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,9 +60,9 @@ func coded(err error) *ControlError {
 	case errors.As(err, &told):
 		return told
 	case errors.As(err, &event) && event.Reason == cim.ReasonNoConversation:
-		return &ControlError{CodeNoConversation, event.Error()}
+		return &ControlError{CodeNoConversation, invalidEvent(event).Error()}
 	case errors.As(err, &event):
-		return &ControlError{CodeBadRequest, event.Error()}
+		return &ControlError{CodeBadRequest, invalidEvent(event).Error()}
 	case errors.As(err, &name):
 		return &ControlError{CodeBadRequest, name.Error()}
 	case position:
@@ -100,12 +103,35 @@ func (r *request) decode(v any) error {
 		switch {
 		case errors.Is(err, ErrBadPosition):
 			return badRequest(err.Error())
-		case errors.As(err, &kind) && kind.Field != "":
-			return badRequest(kind.Field + ": a JSON " + kind.Value + " does not fit: give a " + kind.Type.String())
+		case errors.As(err, &kind):
+			return badRequest(misfit(kind))
 		}
-		return badRequest("body: " + err.Error() + ": send one JSON object")
+		return badRequest("body is not JSON (" + err.Error() + "): send one JSON object")
 	}
 	return nil
+}
+
+// misfit says in JSON's words, not in Go's, what a value is and what is wanted in its place.
+func misfit(e *json.UnmarshalTypeError) string {
+	// Value is array, object, string, bool or number, the last of them perhaps with what was written: "number 1.5".
+	kind, written, _ := strings.Cut(e.Value, " ")
+	if kind == "bool" {
+		kind = "boolean"
+	}
+	if e.Field == "" {
+		return "body is a JSON " + kind + ": send one JSON object"
+	}
+	article := "a "
+	if kind == "array" || kind == "object" {
+		article = "an "
+	}
+	is := cmp.Or(written, article+kind)
+	wanted := "a string"
+	if e.Type.Kind() == reflect.Int {
+		wanted = "a whole number"
+	}
+	// The path begins with the names of embedded structs; no request has a field within a field.
+	return e.Field[strings.LastIndexByte(e.Field, '.')+1:] + " is " + is + ": give " + wanted
 }
 
 // end sends v, the last message of the answer.

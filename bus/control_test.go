@@ -133,15 +133,22 @@ func TestErrorsHaveStableCodes(t *testing.T) {
 	}
 	for _, c := range []struct{ verb, body, code, message string }{
 		{bus.VerbResume, ``, bus.CodeBadRequest, "after is missing"},
-		{bus.VerbResume, `[]`, bus.CodeBadRequest, "body"},
-		{bus.VerbResume, `{`, bus.CodeBadRequest, "body"},
+		{bus.VerbResume, `[]`, bus.CodeBadRequest, "body is a JSON array: send one JSON object"},
+		{bus.VerbResume, `{`, bus.CodeBadRequest, "body is not JSON (unexpected end of JSON input): send one JSON object"},
 		{bus.VerbResume, `{"after":"x"}`, bus.CodeBadRequest, `position "x"`},
 		{bus.VerbResume, `{"after":-1}`, bus.CodeBadRequest, "position"},
 		{bus.VerbResume, `{"after":1.5}`, bus.CodeBadRequest, "position"},
 		{bus.VerbResume, `{"after":{}}`, bus.CodeBadRequest, "position"},
 		{bus.VerbResume, `{"after":0,"max":257}`, bus.CodeBadRequest, "give 1 to 256"},
 		{bus.VerbResume, `{"after":0,"max":-1}`, bus.CodeBadRequest, "give 1 to 256"},
-		{bus.VerbResume, `{"after":0,"max":"many"}`, bus.CodeBadRequest, "max"},
+		{bus.VerbResume, `{"after":0,"max":"many"}`, bus.CodeBadRequest, "max is a string: give a whole number"},
+		{bus.VerbResume, `{"after":0,"max":1.5}`, bus.CodeBadRequest, "max is 1.5: give a whole number"},
+		{bus.VerbResume, `{"after":0,"max_bytes":[]}`, bus.CodeBadRequest, "max_bytes is an array: give a whole number"},
+		{bus.VerbHistory, `{"conversation":"mine","max":true}`, bus.CodeBadRequest, "max is a boolean: give a whole number"},
+		{bus.VerbJoin, `"mine"`, bus.CodeBadRequest, "body is a JSON string: send one JSON object"},
+		{bus.VerbJoin, `7`, bus.CodeBadRequest, "body is a JSON number: send one JSON object"},
+		{bus.VerbJoin, `{"conversation":7}`, bus.CodeBadRequest, "conversation is a number: give a string"},
+		{bus.VerbLeave, `{"conversation":{}}`, bus.CodeBadRequest, "conversation is an object: give a string"},
 		{bus.VerbResume, `{"after":0,"max_bytes":4194305}`, bus.CodeBadRequest, "give 1 to 4194304"},
 		{bus.VerbCheck, `{"after":"a-b"}`, bus.CodeBadRequest, "position"},
 		{bus.VerbJoin, `{}`, bus.CodeBadRequest, "conversation is missing"},
@@ -151,9 +158,9 @@ func TestErrorsHaveStableCodes(t *testing.T) {
 		{bus.VerbLeave, `{"conversation":"left"}`, bus.CodeNotMember, "not a member"},
 		{bus.VerbLeave, `{}`, bus.CodeBadRequest, "conversation is missing"},
 		{bus.VerbPublish, `{}`, bus.CodeBadRequest, "event is missing"},
-		{bus.VerbPublish, `{"event":7}`, bus.CodeBadRequest, "cim event"},
+		{bus.VerbPublish, `{"event":7}`, bus.CodeBadRequest, "invalid event: body is a number, not an event"},
 		{bus.VerbPublish, `{"event":{"name":"AGENT_MESSAGE","conversationId":"mine"}}`, bus.CodeBadRequest, "id"},
-		{bus.VerbPublish, `{"event":{"name":"AGENT_MESSAGE","id":"1"}}`, bus.CodeNoConversation, "conversation"},
+		{bus.VerbPublish, `{"event":{"name":"AGENT_MESSAGE","id":"1"}}`, bus.CodeNoConversation, "invalid event: conversationId is missing"},
 		{bus.VerbPublish, event("AGENT_MESSAGE", "theirs"), bus.CodeNotMember, "not a member"},
 		{bus.VerbPublish, event("AGENT_MESSAGE", "left"), bus.CodeNotMember, "not a member"},
 		{bus.VerbPublish, event("AGENT_SUBSCRIBED", "mine"), bus.CodeForbidden, "join"},
@@ -199,6 +206,22 @@ func TestJoinAndLeaveAreEventsOnTheChannelLastKnown(t *testing.T) {
 	}
 }
 
+func TestTheChannelLastKnownIsLookedForInTheLastEntriesOnly(t *testing.T) {
+	for entries, channel := range map[int]string{1: "whatsapp", 64: "whatsapp", 65: "_"} {
+		t.Run(fmt.Sprint(entries, " entries"), func(t *testing.T) {
+			r := newRoad(t, bus.StreamOptions{})
+			r.index("c", 1, bus.HeaderChannel, "WhatsApp")
+			for i := 1; i < entries; i++ {
+				r.index("other", uint64(2*i), bus.HeaderChannel, "WEB")
+				r.index("c", uint64(2*i+1))
+			}
+			receipt, err := r.bus.Join(t.Context(), "acme", "c", "ada", "PRIMARY")
+			require.NoError(t, err)
+			require.Equal(t, "cim.acme."+channel+".AGENT_SUBSCRIBED", receipt.Subject)
+		})
+	}
+}
+
 func TestAPublishedEventBelongsToTheConversationThatWasChecked(t *testing.T) {
 	r := newRoad(t, bus.StreamOptions{})
 	r.member("ada", "mine", 1, 0)
@@ -228,6 +251,38 @@ func TestAPublishedEventBelongsToTheConversationThatWasChecked(t *testing.T) {
 	}
 	_, again := ada.ask(bus.VerbPublish, `{"event":`+body+`}`)
 	require.Contains(t, again, `"duplicate":true`)
+}
+
+func TestAPageOfHistoryIsReadFromWhereItBegins(t *testing.T) {
+	r := newRoad(t, bus.StreamOptions{})
+	for s := range uint64(100) {
+		r.index("c", 10*(s+1))
+		r.index("other", 10*(s+1))
+	}
+	for _, c := range []struct{ after, upto, first, last uint64 }{
+		{0, 0, 10, 1000}, {10, 0, 20, 1000}, {5, 0, 10, 1000}, {949, 990, 950, 990}, {950, 0, 960, 1000}, {990, 0, 1000, 1000}, {1000, 0, 0, 0}, {5000, 0, 0, 0},
+	} {
+		requests, err := r.bus.Conn().SubscribeSync("$JS.API.DIRECT.GET." + bus.StreamIndex)
+		require.NoError(t, err)
+		var got []uint64
+		for e, err := range r.bus.History(t.Context(), "acme", "c", c.after, c.upto) {
+			require.NoError(t, err)
+			got = append(got, e.Sequence)
+		}
+		if c.first == 0 {
+			require.Empty(t, got)
+			require.NoError(t, requests.Unsubscribe())
+			continue
+		}
+		require.Len(t, got, int(c.last-c.first)/10+1)
+		require.Equal(t, []uint64{c.first, c.last}, []uint64{got[0], got[len(got)-1]})
+		m, err := requests.NextMsg(5 * time.Second)
+		require.NoError(t, err)
+		var batch struct{ Seq uint64 }
+		require.NoError(t, json.Unmarshal(m.Data, &batch))
+		require.Equal(t, 2*(c.first/10)-1, batch.Seq, "after %d", c.after)
+		require.NoError(t, requests.Unsubscribe())
+	}
 }
 
 func TestHistoryIsReadByCimSequenceInPages(t *testing.T) {

@@ -19,6 +19,8 @@ import (
 // the *cim.Error (body) or *subjects.Error (names) in it.
 var ErrInvalidEvent = errors.New("invalid event")
 
+func invalidEvent(err error) error { return fmt.Errorf("%w: %w", ErrInvalidEvent, err) }
+
 // ReasonSubjectMismatch is the reason of an event whose name is not the one it is published under. Permissions are granted by
 // subject, so the two must agree.
 const ReasonSubjectMismatch = "subject-mismatch"
@@ -84,7 +86,7 @@ func NewEvent(tenant string, body []byte, opts ...EventOption) (Event, error) {
 		}
 	}
 	if err != nil {
-		return Event{}, fmt.Errorf("%w: %w", ErrInvalidEvent, err)
+		return Event{}, invalidEvent(err)
 	}
 	e := Event{
 		Tenant: tenant, Channel: cmp.Or(o.channel, decoded.Channel), Name: decoded.Name,
@@ -98,7 +100,7 @@ func NewEvent(tenant string, body []byte, opts ...EventOption) (Event, error) {
 func (e Event) Subject() (string, error) {
 	s, err := subjects.Event{Tenant: e.Tenant, Channel: e.Channel, Event: e.Name}.Subject()
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrInvalidEvent, err)
+		return "", invalidEvent(err)
 	}
 	return s, nil
 }
@@ -115,7 +117,7 @@ func (e Event) MessageID() (string, error) {
 		return "", fmt.Errorf("%w: name: %w", ErrInvalidEvent, err)
 	}
 	if e.ID == "" {
-		return "", fmt.Errorf("%w: %w", ErrInvalidEvent, &cim.Error{
+		return "", invalidEvent(&cim.Error{
 			Reason: cim.ReasonNoID, Field: "id", Problem: "is missing", Remedy: "set it to a string that no other event of the tenant and name has",
 		})
 	}
@@ -177,7 +179,7 @@ func (e Event) checkConversation() error {
 		_, err = subjects.Index{Tenant: e.Tenant, Conversation: e.Conversation}.Subject()
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalidEvent, err)
+		return invalidEvent(err)
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (j *joining) barrier(ctx context.Context, s uint64) (Position, error) {
 		if err != nil {
 			return Position{}, err
 		}
-		first, err := j.firstAbove(ctx, subject, s)
+		first, err := j.bus.firstAbove(ctx, StreamDeliveries, subject, s)
 		if err != nil {
 			return Position{}, err
 		}
@@ -143,32 +143,6 @@ func (j *joining) barrier(ctx context.Context, s uint64) (Position, error) {
 		}
 	}
 	return p, nil
-}
-
-// firstAbove is the sequence of the first delivery on subject with a Cim-Sequence above s, 0 if there is none. Cim-Sequence only
-// grows on a subject.
-func (j *joining) firstAbove(ctx context.Context, subject string, s uint64) (uint64, error) {
-	last, err := j.bus.LastMessage(ctx, StreamDeliveries, subject)
-	if errors.Is(err, ErrNoMessage) || err == nil && SequenceOf(last.Header) <= s {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	first := last.Sequence
-	for low, high := uint64(1), first-1; low <= high; {
-		middle := low + (high-low)/2
-		m, err := j.bus.NextMessage(ctx, StreamDeliveries, middle, subject)
-		if err != nil {
-			return 0, err
-		}
-		if SequenceOf(m.Header) > s {
-			first, high = min(first, m.Sequence), middle-1
-		} else {
-			low = m.Sequence + 1
-		}
-	}
-	return first, nil
 }
 
 // snapshot is step 3.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,16 +34,23 @@ func (b *Bus) History(ctx context.Context, tenant, conversation string, after, u
 			yield(Entry{}, fmt.Errorf("history: %w", err))
 			return
 		}
-		for m, err := range b.Read(ctx, Range{Stream: StreamIndex, Filter: subject, Batch: 1024}) {
+		// Entries of a conversation are stored in the order of their events.
+		from := uint64(1)
+		if after > 0 {
+			if from, err = b.firstAbove(ctx, StreamIndex, subject, after); err != nil {
+				yield(Entry{}, fmt.Errorf("history: %w", err))
+				return
+			}
+			if from == 0 {
+				return
+			}
+		}
+		for m, err := range b.Read(ctx, Range{Stream: StreamIndex, Filter: subject, From: from, Batch: 1024}) {
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("history: %w", err))
 				return
 			}
 			e := entry(conversation, m)
-			if e.Sequence <= after {
-				continue
-			}
-			// Entries of a conversation are stored in the order of their events.
 			if upto != 0 && e.Sequence > upto {
 				return
 			}
@@ -51,6 +59,32 @@ func (b *Bus) History(ctx context.Context, tenant, conversation string, after, u
 			}
 		}
 	}
+}
+
+// firstAbove is the stream sequence of the first message on subject with a Cim-Sequence above s, 0 if there is none; for streams whose
+// Cim-Sequence only grows on a subject. It takes as many reads as halving the stream takes, however many messages are before it.
+func (b *Bus) firstAbove(ctx context.Context, stream, subject string, s uint64) (uint64, error) {
+	last, err := b.LastMessage(ctx, stream, subject)
+	if errors.Is(err, ErrNoMessage) || err == nil && SequenceOf(last.Header) <= s {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	first := last.Sequence
+	for low, high := uint64(1), first-1; low <= high; {
+		middle := low + (high-low)/2
+		m, err := b.NextMessage(ctx, stream, middle, subject)
+		if err != nil {
+			return 0, err
+		}
+		if SequenceOf(m.Header) > s {
+			first, high = min(first, m.Sequence), middle-1
+		} else {
+			low = m.Sequence + 1
+		}
+	}
+	return first, nil
 }
 
 func entry(conversation string, m *jetstream.RawStreamMsg) Entry {
@@ -90,24 +124,53 @@ func (b *Bus) lastEntry(ctx context.Context, tenant, conversation string) (Entry
 	return entry(conversation, m), nil
 }
 
-// lastChannel is the channel last known of a conversation, "" if none is. Nearly always the last entry has it; an event
-// without a channel, published by somebody who did not look it up, may hide it.
+// channelLookback is how many of a conversation's last entries are asked for its channel. The worker writes the channel it knows into
+// every entry; only the entry of an event that it could not fold may be without, and most without are of conversations that have none.
+const channelLookback = 64
+
+// lastChannel is the channel last known of a conversation, "" if none of its last entries has one. Nearly always the last one has.
 func (b *Bus) lastChannel(ctx context.Context, tenant, conversation string) (string, error) {
-	last, err := b.lastEntry(ctx, tenant, conversation)
+	subject, err := subjects.Index{Tenant: tenant, Conversation: conversation}.Subject()
+	if err != nil {
+		return "", err
+	}
+	last, err := b.LastMessage(ctx, StreamIndex, subject)
 	if errors.Is(err, ErrNoMessage) {
 		return "", nil
 	}
-	if err != nil || last.Channel != "" {
-		return last.Channel, err
+	if err != nil {
+		return "", err
 	}
-	channel := ""
-	for e, err := range b.History(ctx, tenant, conversation, 0, last.Sequence) {
+	channel := LastHeader(last.Header, HeaderChannel)
+	if channel != "" {
+		return channel, nil
+	}
+	from, err := b.lastOf(ctx, StreamIndex, subject, last.Sequence, channelLookback)
+	if err != nil {
+		return "", err
+	}
+	for m, err := range b.Read(ctx, Range{Stream: StreamIndex, Filter: subject, From: from, Upto: last.Sequence, Batch: channelLookback}) {
 		if err != nil {
 			return "", err
 		}
-		if e.Channel != "" {
-			channel = e.Channel
-		}
+		channel = cmp.Or(LastHeader(m.Header, HeaderChannel), channel)
 	}
 	return channel, nil
+}
+
+// lastOf is a stream sequence from which on there are the last n messages on subject, up to the one at end; all, if there are fewer.
+func (b *Bus) lastOf(ctx context.Context, stream, subject string, end uint64, n uint64) (uint64, error) {
+	low, high := uint64(1), end
+	for probe := low; low < high; probe = low + (high-low)/2 {
+		left, err := b.pendingFrom(ctx, stream, subject, probe)
+		if err != nil {
+			return 0, err
+		}
+		if left > n {
+			low = probe + 1
+		} else {
+			high = probe
+		}
+	}
+	return low, nil
 }

@@ -26,13 +26,13 @@ type Error struct {
 	Remedy  string // "set it to …"
 }
 
-// Error names the field, the problem and the remedy.
+// Error names the field, the problem and the remedy. That it is about an event is for the caller to say.
 func (e *Error) Error() string {
 	at := ""
 	if e.Reason == ReasonNotJSON || e.Reason == ReasonTooDeep {
 		at = fmt.Sprintf(" at byte %d", e.Offset)
 	}
-	return "cim event: " + e.Field + " " + e.Problem + at + ": " + e.Remedy
+	return e.Field + " " + e.Problem + at + ": " + e.Remedy
 }
 
 // byteOrderMark is what some editors write before UTF-8 text. JSON.parse refuses it, so do we.

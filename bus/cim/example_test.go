@@ -30,7 +30,7 @@ func ExampleDecode_refused() {
 	}
 	// Output:
 	// no-name name
-	// cim event: name is missing: set it to the event's name, such as CUSTOMER_MESSAGE
+	// name is missing: set it to the event's name, such as CUSTOMER_MESSAGE
 }
 
 func ExampleAppendDelivery() {
