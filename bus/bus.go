@@ -119,13 +119,7 @@ func (b *Bus) connOptions(given []nats.Option) []nats.Option {
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { b.log.Info("connection to NATS is back", "server", nc.ConnectedServerName()) }),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			subject := ""
-			if sub != nil {
-				subject = sub.Subject
-			}
-			b.log.Warn("NATS reported an error", "error", err, "subject", subject)
-		}),
+		nats.ErrorHandler(LogConnErrors(b.log)),
 	}, given...)
 }
 

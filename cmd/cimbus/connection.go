@@ -88,7 +88,7 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Warn("connection to NATS is back") }),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { logError(log, sub, err) }),
+		nats.ErrorHandler(bus.LogConnErrors(log)),
 	}, more...)
 	if t.creds != "" {
 		if _, err := os.Stat(t.creds); err != nil {
@@ -113,14 +113,6 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 	return nc, t.refused(err)
 }
 
-func logError(log hclog.Logger, sub *nats.Subscription, err error) {
-	subject := ""
-	if sub != nil {
-		subject = sub.Subject
-	}
-	log.Warn("NATS reported an error", "error", err, "subject", subject)
-}
-
 // refused says what a failed connect means.
 func (t target) refused(err error) error {
 	switch {
@@ -143,11 +135,12 @@ func (a *app) withBus(ctx context.Context, do func(*bus.Bus) error) error {
 func (t target) withBus(ctx context.Context, log hclog.Logger, declare func(*nats.Conn) bus.StreamOptions, do func(*bus.Bus) error) error {
 	opening, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
-	nc, err := t.dial(log, nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+	logError := bus.LogConnErrors(log)
+	nc, err := t.dial(log, nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 		if errors.Is(err, nats.ErrPermissionViolation) {
 			cancel() // what is not allowed is not answered, and need not be waited for
 		}
-		logError(log, sub, err)
+		logError(nc, sub, err)
 	}))
 	if err != nil {
 		return err

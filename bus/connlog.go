@@ -1,0 +1,73 @@
+package bus
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// connErrorEvery is how often one cause is logged.
+	connErrorEvery = 10 * time.Second
+	// maxConnErrors is how many causes are told apart: the text of a refused subscription has its subject in it.
+	maxConnErrors = 32
+)
+
+// LogConnErrors is a handler for nats.ErrorHandler that logs what a connection reports at level warn: every cause, which is the error's
+// text, once within ten seconds. "withheld" of the next line of a cause is how often it came up meanwhile. It may serve several
+// connections.
+func LogConnErrors(log hclog.Logger) nats.ErrHandler {
+	l := connErrors{log: log, causes: map[string]connError{}}
+	return l.handle
+}
+
+type connErrors struct {
+	log hclog.Logger
+
+	mu     sync.Mutex
+	causes map[string]connError
+}
+
+// connError is what is known of one cause.
+type connError struct {
+	logged   time.Time
+	withheld int
+}
+
+func (l *connErrors) handle(_ *nats.Conn, sub *nats.Subscription, err error) {
+	withheld, due := l.due(err.Error(), time.Now())
+	if !due {
+		return
+	}
+	fields := []any{"error", err}
+	if sub != nil {
+		fields = append(fields, "subject", sub.Subject)
+	}
+	if withheld > 0 {
+		fields = append(fields, "withheld", withheld)
+	}
+	l.log.Warn("NATS reported an error", fields...)
+}
+
+// due reports whether a cause is to be logged now, and how often it was not since it last was.
+func (l *connErrors) due(cause string, now time.Time) (withheld int, due bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.causes[cause]; !known && len(l.causes) >= maxConnErrors {
+		maps.DeleteFunc(l.causes, func(_ string, c connError) bool { return now.Sub(c.logged) >= connErrorEvery })
+		if len(l.causes) >= maxConnErrors {
+			cause = "" // what is one too many shares a line
+		}
+	}
+	c, known := l.causes[cause]
+	if known && now.Sub(c.logged) < connErrorEvery {
+		c.withheld++
+		l.causes[cause] = c
+		return 0, false
+	}
+	l.causes[cause] = connError{logged: now}
+	return c.withheld, true
+}

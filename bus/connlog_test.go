@@ -1,0 +1,58 @@
+package bus_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/bustest"
+)
+
+func TestAnErrorOfTheConnectionIsLoggedOnceInTenSecondsWithACount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		handle := bus.LogConnErrors(hclog.New(&hclog.LoggerOptions{Output: &out, DisableTime: true}))
+		report := func(n int, err error) []string {
+			out.Reset()
+			for range n {
+				handle(nil, &nats.Subscription{Subject: "a.b"}, err)
+			}
+			return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+		}
+		require.Equal(t, []string{`[WARN]  NATS reported an error: error="nats: slow consumer, messages dropped" subject=a.b`}, report(1000, nats.ErrSlowConsumer))
+		require.Len(t, report(3, errors.New("another cause")), 1)
+		time.Sleep(10*time.Second - 1)
+		require.Equal(t, []string{""}, report(1, nats.ErrSlowConsumer))
+		time.Sleep(1)
+		require.Equal(t, []string{`[WARN]  NATS reported an error: error="nats: slow consumer, messages dropped" subject=a.b withheld=1000`}, report(5, nats.ErrSlowConsumer))
+
+		out.Reset()
+		for i := range 10_000 {
+			handle(nil, nil, fmt.Errorf("%w: subscription to %d", nats.ErrPermissionViolation, i))
+		}
+		require.Less(t, strings.Count(out.String(), "\n"), 64, "errors that differ are as many as a server likes")
+		time.Sleep(time.Minute)
+		require.Len(t, report(2, errors.New("one more")), 1)
+	})
+}
+
+func TestTheBusLogsARepeatedErrorOfItsConnectionOnce(t *testing.T) {
+	s := bustest.Server(t, listening)
+	var out logged
+	b, err := tryOpen(t, bus.Options{URL: s.NATSURL(), LeaveStreams: true, Logger: hclog.New(&hclog.LoggerOptions{Output: &out})})
+	require.NoError(t, err)
+	handle := b.Conn().ErrorHandler()
+	for range 100 {
+		handle(b.Conn(), nil, nats.ErrSlowConsumer)
+	}
+	require.Equal(t, 1, out.count("NATS reported an error"))
+}
