@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -183,8 +184,8 @@ func TestAnOutageShorterThanTheRetriesCostsNothing(t *testing.T) {
 	l.publish(t, p, func() {
 		proxy.Down()
 		up.Go(func() {
-			<-time.After(500 * time.Millisecond)
-			proxy.Up()
+			defer proxy.Up()
+			assert.Eventually(t, func() bool { return proxy.Refused() >= 10 }, patience, time.Millisecond, "many attempts to connect")
 		})
 	})
 	up.Wait()
@@ -212,9 +213,11 @@ func TestAFrozenServerCostsNothing(t *testing.T) {
 	var thawed sync.WaitGroup
 	l.publish(t, p, func() {
 		s.Freeze()
+		// Each of the 20 conversations has one event on its way; what is more was sent again.
+		again := b.Conn().Stats().OutMsgs + 3*20
 		thawed.Go(func() {
-			<-time.After(time.Second)
-			s.Thaw()
+			defer s.Thaw()
+			assert.Eventually(t, func() bool { return b.Conn().Stats().OutMsgs >= again }, patience, time.Millisecond, "events are sent again")
 		})
 	})
 	thawed.Wait()
@@ -251,7 +254,8 @@ func TestWithoutADuplicateWindowTheOutcomeIsUnknownRatherThanAnEventStoredTwice(
 	l := newLoad(t, 3000, 20)
 	l.publish(t, p, func() {
 		proxy.Down()
-		<-time.After(200 * time.Millisecond)
+		// The outage must outlast the duplicate window, and no sign tells when the server's is over: the time itself is the case.
+		<-time.After(2 * bus.MinDuplicateWindow)
 		proxy.Up()
 	})
 	require.NoError(t, p.Close(t.Context()))

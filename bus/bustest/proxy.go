@@ -24,6 +24,7 @@ type Proxy struct {
 	mu      sync.Mutex
 	pairs   map[*pair]struct{}
 	refuse  bool
+	refused int
 	closed  bool
 	flowing chan struct{} // closed while bytes may pass
 }
@@ -83,6 +84,14 @@ func (p *Proxy) Up() {
 	p.refuse = false
 }
 
+// Refused is how many connections were refused so far: how long an outage was,
+// in attempts to end it.
+func (p *Proxy) Refused() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
+}
+
 // Stall keeps every connection open and lets nothing through, until Flow:
 // what a cable pulled or a frozen host looks like.
 func (p *Proxy) Stall() {
@@ -132,6 +141,9 @@ func (p *Proxy) accept() {
 func (p *Proxy) join(client net.Conn) {
 	p.mu.Lock()
 	refuse := p.refuse || p.closed
+	if refuse {
+		p.refused++
+	}
 	p.mu.Unlock()
 	if refuse {
 		reset(client)

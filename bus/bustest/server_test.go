@@ -115,6 +115,7 @@ func TestProxyCutsRefusesAndStalls(t *testing.T) {
 	require.Error(t, roundTrip())
 	_, err = nats.Connect(p.URL())
 	require.Error(t, err)
+	require.Positive(t, p.Refused())
 	p.Up()
 	<-reconnects
 	require.NoError(t, roundTrip())
