@@ -116,7 +116,13 @@ func (f *file) entry(path string, key, value *yaml.Node) {
 	case f.sections[path]:
 		f.section(path, value)
 	case !isKey:
-		f.problem(key, path, "is not a setting", "did you mean "+nearest(path, f.known)+"? otherwise remove it")
+		// The key may have dots of its own.
+		section := strings.TrimSuffix(strings.TrimSuffix(path, key.Value), ".")
+		remedy := "remove it; there are " + f.children(section)
+		if near := nearest(path, f.known); near != "" {
+			remedy = "did you mean " + near + "? otherwise remove it"
+		}
+		f.problem(key, path, "is not a setting", remedy)
 	case value.Kind == yaml.ScalarNode && !isNull(value):
 		f.found.set(path, value.Value, LayerFile, f.at(value))
 	case value.Kind == yaml.SequenceNode && k.kind.list:

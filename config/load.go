@@ -81,12 +81,23 @@ func readEnviron(environ []string, keys []Key, problems *Problems) layer {
 			l.set(k.Path, text, LayerEnvironment, name)
 		} else if !isServiceLink(name, text) {
 			*problems = append(*problems, &Problem{
-				Key: name, Source: Source{Layer: LayerEnvironment, Name: name}, Problem: "is not a setting",
-				Remedy: "did you mean " + nearest(name, slices.Sorted(maps.Keys(names))) + "? otherwise unset it",
+				Key: name, Source: Source{Layer: LayerEnvironment, Name: name}, Problem: "is not a setting", Remedy: unsetOr(name, names),
 			})
 		}
 	}
 	return l
+}
+
+func unsetOr(name string, names map[string]Key) string {
+	var known []string
+	for _, full := range slices.Sorted(maps.Keys(names)) {
+		known = append(known, strings.TrimPrefix(full, envPrefix))
+	}
+	// What all have in common makes none nearer.
+	if near := nearest(strings.TrimPrefix(name, envPrefix), known); near != "" {
+		return "did you mean " + envPrefix + near + "? otherwise unset it"
+	}
+	return "unset it; `cimbus config init` writes every setting there is"
 }
 
 func envName(entry string) string {
@@ -117,9 +128,13 @@ func readFlags(flags map[string]string, keys []Key, problems *Problems) layer {
 			l.set(k.Path, flags[name], LayerFlag, "--"+name)
 			continue
 		}
+		known := slices.Sorted(maps.Keys(names))
+		remedy := "give one of --" + strings.Join(known, ", --")
+		if near := nearest(name, known); near != "" {
+			remedy = "did you mean --" + near + "?"
+		}
 		*problems = append(*problems, &Problem{
-			Key: "--" + name, Source: Source{Layer: LayerFlag, Name: "--" + name}, Problem: "is not a setting",
-			Remedy: "did you mean --" + nearest(name, slices.Sorted(maps.Keys(names))) + "?",
+			Key: "--" + name, Source: Source{Layer: LayerFlag, Name: "--" + name}, Problem: "is not a setting", Remedy: remedy,
 		})
 	}
 	return l

@@ -178,8 +178,6 @@ func TestAnUnknownKeyNamesTheNearestValidOne(t *testing.T) {
 		"workers: {ack-wait: 1s}":          "workers.ack_wait",
 		"store_limits: {maxmemory: 1}":     "store_limits.max_memory",
 		"websocket: {allowed_origins: []}": "websocket.origins",
-		strings.Repeat("x", 900) + ": {}":  "",
-		"retry: {" + strings.Repeat("y.", 400) + "attempts: 3}": "",
 	} {
 		problems := problemsOf(t, config.Sources{File: write(t, line)})
 		require.Len(t, problems, 1, line)
@@ -189,12 +187,37 @@ func TestAnUnknownKeyNamesTheNearestValidOne(t *testing.T) {
 	for name, want := range map[string]string{
 		"CIMBUS_NATSADDR":        "CIMBUS_NATS_ADDR",
 		"CIMBUS_STREAM_REPLICAS": "CIMBUS_STREAMS_REPLICAS",
-		"CIMBUS_":                "CIMBUS_STORE",
 	} {
 		problems := problemsOf(t, config.Sources{Environ: []string{name + "=x"}})
 		require.Len(t, problems, 1)
 		require.Contains(t, problems[0].Remedy, "did you mean "+want+"?", name)
 	}
+}
+
+func TestWhatIsNearToNothingIsToldWhatThereIs(t *testing.T) {
+	const top = "remove it; there are "
+	for line, want := range map[string]string{
+		"foo: x":                          top,
+		"x: x":                            top,
+		"streams: {foo: {}}":              "remove it; there are compression, ",
+		"streams: {foo_: {}}":             "remove it; there are compression, ",
+		"log: {foo: x}":                   "remove it; there are format, level",
+		strings.Repeat("x", 900) + ": {}": top,
+		"retry: {" + strings.Repeat("y.", 400) + "attempts: 3}": "remove it; there are attempts, ",
+	} {
+		problems := problemsOf(t, config.Sources{File: write(t, line)})
+		require.Len(t, problems, 1, line)
+		require.True(t, strings.HasPrefix(problems[0].Remedy, want), "%s: %s", line, problems[0].Remedy)
+		require.Less(t, len(problems[0].Error()), 800)
+	}
+	for _, name := range []string{"CIMBUS_", "CIMBUS_FOO", "CIMBUS_ENVIRONMENT"} {
+		problems := problemsOf(t, config.Sources{Environ: []string{name + "=x"}})
+		require.Len(t, problems, 1)
+		require.Equal(t, "unset it; `cimbus config init` writes every setting there is", problems[0].Remedy, name)
+	}
+	problems := problemsOf(t, config.Sources{Flags: map[string]string{"verbose": "true"}})
+	require.Len(t, problems, 1)
+	require.Regexp(t, `^give one of --\S+, .*--store`, problems[0].Remedy)
 }
 
 func TestCredentialsAreNeverShown(t *testing.T) {
