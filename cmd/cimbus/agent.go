@@ -117,7 +117,17 @@ func told(err error) error {
 	if !errors.As(err, &expired) {
 		return err
 	}
-	return fmt.Errorf("%w; what was between is gone: cimbus agent --after %s goes on with what is left", err, expired.From)
+	left := fmt.Sprintf("cimbus agent --after %s goes on with what is left", expired.From)
+	switch expired.Reason {
+	case bus.ExpiredAhead:
+		return fmt.Errorf("%w; no delivery has that number yet, or the store was restored from an older copy: cimbus agent --after %s goes on with what comes next, --after %s with everything stored",
+			err, expired.To, expired.From)
+	case bus.ExpiredRecreated:
+		return fmt.Errorf("%w; the store was made anew since: %s", err, left)
+	case bus.ExpiredRestored:
+		return fmt.Errorf("%w; the store was restored from an older copy: %s", err, left)
+	}
+	return fmt.Errorf("%w; what was between is gone: %s", err, left)
 }
 
 // deliveryLine is one delivery as it is printed.

@@ -116,12 +116,31 @@ func TestAgentScopedAndTransientDeliveriesHaveNoSequence(t *testing.T) {
 
 func TestAnExpiredPositionIsAnErrorThatSaysWhatIsLeft(t *testing.T) {
 	d := joined(t)
-	for _, position := range []string{"another-1-0", "900"} {
+	for position, advice := range map[string]string{
+		"another-1-0": `; the store was made anew since: cimbus agent --after \S+-0-0 goes on with what is left`,
+		"900": `; no delivery has that number yet, or the store was restored from an older copy: ` +
+			`cimbus agent --after \S+-1-\w+ goes on with what comes next, --after \S+-0-0 with everything stored`,
+	} {
 		got := invoke(t, "", d.on("agent", "--tenant", "acme", "--agent", "ann", "--after", position, "--count", "1")...)
 		require.Equal(t, exitFailed, got.code)
 		require.Contains(t, got.stderr, "position has expired")
-		require.Regexp(t, `cimbus agent --after \S+ goes on with what is left\n$`, got.stderr)
+		require.Regexp(t, advice+`\n$`, got.stderr)
 		require.Empty(t, got.stdout)
+	}
+}
+
+func TestWhatCanBeDoneAboutAnExpiredPositionDependsOnWhy(t *testing.T) {
+	e := bus.ExpiredError{From: bus.Position{Sequence: 3}, To: bus.Position{Sequence: 9}}
+	for reason, advice := range map[string]string{
+		bus.ExpiredDeleted:   "; what was between is gone: cimbus agent --after 3 goes on with what is left",
+		bus.ExpiredLimit:     "; what was between is gone: cimbus agent --after 3 goes on with what is left",
+		bus.ExpiredRestored:  "; the store was restored from an older copy: cimbus agent --after 3 goes on with what is left",
+		bus.ExpiredRecreated: "; the store was made anew since: cimbus agent --after 3 goes on with what is left",
+	} {
+		e.Reason = reason
+		err := told(&e)
+		require.ErrorIs(t, err, &e)
+		require.Equal(t, e.Error()+advice, err.Error())
 	}
 }
 
