@@ -10,7 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cimbus/cimbus/bus"
 )
 
 // get asks the daemon's HTTP server.
@@ -180,4 +184,18 @@ func TestALimitOfEventsInWorkBelowTheWindowIsHeeded(t *testing.T) {
 	d := serve(t, "--config", file)
 	d.do(t, "", "conversation", "join", "--tenant", "acme", "--conversation", "c1", "--agent", "ann")
 	d.receive(t, "0", 1)
+	nc, err := nats.Connect(d.NATS)
+	require.NoError(t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	stream, err := js.Stream(t.Context(), bus.StreamEvents)
+	require.NoError(t, err)
+	consumers := stream.ListConsumers(t.Context())
+	var limits []int
+	for c := range consumers.Info() {
+		limits = append(limits, c.Config.MaxAckPending)
+	}
+	require.NoError(t, consumers.Err())
+	require.Equal(t, []int{16}, limits)
 }
