@@ -8,27 +8,31 @@ import (
 // AlarmThreshold is the share of a limit from which it is told that it comes near.
 const AlarmThreshold = 0.8
 
-// largestReserve bounds what must be left in a stream that refuses for it not to count as full: the largest event.
+// largestReserve is the room an event of the largest size needs; with less left, or a twentieth of a small limit, a stream counts as full.
 const largestReserve = 1 << 20
 
-// fullStreams says of each stream what becomes of the bus when it is full: those that refuse stop something, the others forget
-// their oldest messages early.
-var fullStreams = map[string]struct {
-	refuses     bool
-	consequence string
-}{
-	StreamEvents:        {true, "publishers are refused (event store is full) until events age out or there are more bytes"},
-	StreamMembers:       {true, "events by which members come or go cannot be committed, and their conversations wait"},
-	StreamConversations: {true, "checkpoints cannot be written, and their conversations wait"},
-	StreamDeliveries:    {false, "the oldest deliveries go before their age: agents that were away longer hear that their position has expired"},
-	StreamIndex:         {false, "the oldest entries go before their age: histories begin later, and states are folded from less"},
-	StreamDeadLetters:   {false, "the oldest dead letters go before their age and cannot be redriven any more"},
+// whenFull says what becomes of the bus when a stream is full: those that refuse stop something, the others forget their oldest
+// messages early.
+func whenFull(stream string) (refuses bool, consequence string) {
+	switch stream {
+	case StreamEvents:
+		return true, "publishers are refused (event store is full) until events age out or there are more bytes"
+	case StreamMembers:
+		return true, "events by which members come or go cannot be committed, and their conversations wait"
+	case StreamConversations:
+		return true, "checkpoints cannot be written, and their conversations wait"
+	case StreamDeliveries:
+		return false, "the oldest deliveries go before their age: agents that were away longer hear that their position has expired"
+	case StreamIndex:
+		return false, "the oldest entries go before their age: histories begin later, and states are folded from less"
+	}
+	return false, "the oldest dead letters go before their age and cannot be redriven any more"
 }
 
 // Room judges how near a stream is to its limit of bytes; threshold is the share from which that is a warning.
 func (s StreamStatus) Room(threshold float64) Finding {
-	full := fullStreams[s.Stream]
-	f := Finding{Check: "room", Of: s.Stream, Level: LevelOK, Why: "when it is full, " + full.consequence, Remedy: nothing}
+	refuses, consequence := whenFull(s.Stream)
+	f := Finding{Check: "room", Of: s.Stream, Level: LevelOK, Why: "when it is full, " + consequence, Remedy: nothing}
 	if s.MaxBytes <= 0 {
 		f.Found = fmt.Sprintf("%s, no limit of its own: the account's or the server's applies", bytesOf(s.Bytes))
 		return f
@@ -40,11 +44,11 @@ func (s StreamStatus) Room(threshold float64) Finding {
 		return f
 	}
 	f.Level, f.Remedy = LevelWarn, "give the streams more bytes, or keep their messages for less time"
-	if s.Bytes+min(limit/100, largestReserve) < limit {
+	if s.Bytes+min(limit/20, largestReserve) < limit {
 		return f
 	}
 	f.Found += ": full"
-	if full.refuses {
+	if refuses {
 		f.Level = LevelFail
 		return f
 	}
