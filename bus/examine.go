@@ -252,8 +252,8 @@ func (b *Bus) contradiction(ctx context.Context, events StreamStatus, s uint64, 
 			return fmt.Sprintf("but CIM_EVENTS ends at %d", now.State.LastSeq), nil
 		}
 	}
-	at, err := time.Parse(time.RFC3339Nano, made)
-	if err != nil {
+	at := timeOf(made)
+	if at.IsZero() {
 		return "", nil // not made by the bus
 	}
 	event, err := b.MessageAt(ctx, StreamEvents, s)
@@ -267,6 +267,15 @@ func (b *Bus) contradiction(ctx context.Context, events StreamStatus, s uint64, 
 		return fmt.Sprintf("made of one stored %s; CIM_EVENTS has another there, stored %s", at.Format(time.RFC3339), event.Time.Format(time.RFC3339)), nil
 	}
 	return "", nil
+}
+
+// timeOf reads a time as the bus writes it; zero if it is none.
+func timeOf(written string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, written)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 func (b *Bus) examineLag(ctx context.Context, streams []StreamStatus) []Finding {

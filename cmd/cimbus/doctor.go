@@ -165,7 +165,7 @@ func (d *doctor) ask(ctx context.Context, server string) *readyAnswer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, httpWait)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", http.NoBody)
 	if err != nil {
 		return nil
 	}
