@@ -154,7 +154,7 @@ func (b *Bus) DeadLetter(ctx context.Context, sequence uint64) (DeadLetter, erro
 		d, err = readDeadLetter(m)
 	}
 	if err == nil {
-		d.Redrive, err = b.lastRedrive(ctx, &d)
+		d.Redrive, _, err = b.lastRedrive(ctx, &d)
 	}
 	if err != nil {
 		return DeadLetter{}, fmt.Errorf("dead letter %d: %w", sequence, err)

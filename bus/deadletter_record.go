@@ -71,27 +71,31 @@ func (b *Bus) Redrives(ctx context.Context, d DeadLetter) ([]Redrive, error) {
 	return all, nil
 }
 
-// lastRedrive reads the last record of an entry from the leader, nil if there is none.
-func (b *Bus) lastRedrive(ctx context.Context, d *DeadLetter) (*Redrive, error) {
+// lastRedrive reads the last record of an entry from the leader, nil if there is none, and the sequence that the next one has to
+// expect: what stands there may be no record of this entry.
+func (b *Bus) lastRedrive(ctx context.Context, d *DeadLetter) (r *Redrive, at uint64, err error) {
 	subject, err := d.name().Redrive()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	m, err := b.LastMessage(ctx, StreamDeadLetters, subject)
 	if errors.Is(err, ErrNoMessage) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return readRedrive(m, d.Sequence), nil
+	return readRedrive(m, d.Sequence), m.Sequence, nil
 }
 
 // lastRedrives returns a way to the last record of each entry the filter selects. Of many entries few were redriven: their records
 // are read in one go.
 func (b *Bus) lastRedrives(ctx context.Context, f DeadLetterFilter) (func(*DeadLetter) (*Redrive, error), error) {
 	if len(f.Sequences) > 0 {
-		return func(d *DeadLetter) (*Redrive, error) { return b.lastRedrive(ctx, d) }, nil
+		return func(d *DeadLetter) (*Redrive, error) {
+			r, _, err := b.lastRedrive(ctx, d)
+			return r, err
+		}, nil
 	}
 	subject, err := f.names().Redrive()
 	if err != nil {

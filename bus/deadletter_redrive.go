@@ -92,7 +92,7 @@ func conversationLanes(plan DeadLetterPlan) [][]int {
 }
 
 // carryOut does the entries lane by lane, several lanes at once. An entry that fails ends its lane; one that fails for a reason
-// that all have in common ends them all.
+// that all have in common ends them all, once the entries at hand are done.
 func carryOut(ctx context.Context, plan DeadLetterPlan, lanes [][]int, do func(context.Context, PlannedDeadLetter) DeadLetterResult) ([]DeadLetterResult, error) {
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -110,7 +110,7 @@ func carryOut(ctx context.Context, plan DeadLetterPlan, lanes [][]int, do func(c
 					if running.Err() != nil {
 						break
 					}
-					results[i] = do(running, plan.Entries[i])
+					results[i] = do(ctx, plan.Entries[i])
 					if err := results[i].Err; err != nil {
 						if !errors.Is(err, ErrTooLarge) && ctx.Err() == nil {
 							stop(err)
@@ -156,26 +156,27 @@ func (r *redrive) entry(ctx context.Context, e PlannedDeadLetter) DeadLetterResu
 }
 
 // take brings an entry to its end and leaves its last record in e.
-func (r *redrive) take(ctx context.Context, e *DeadLetterResult) (Refusal, error) {
+func (r *redrive) take(ctx context.Context, e *DeadLetterResult) (refused Refusal, err error) {
 	if e.Refused != "" && (!r.o.Force || !e.Refused.Forcible()) {
 		return e.Refused, nil
 	}
-	// The message is there before anything is written: no attempt is started that cannot be finished.
-	msg, refused, err := r.message(ctx, &e.DeadLetter)
-	if refused != "" || err != nil {
-		return refused, err
-	}
 	planned := e.Redrive.position()
+	var msg *nats.Msg
 	for {
-		if e.Redrive, err = r.b.lastRedrive(ctx, &e.DeadLetter); err != nil {
+		var at uint64
+		if e.Redrive, at, err = r.b.lastRedrive(ctx, &e.DeadLetter); err != nil {
 			return "", err
 		}
 		a, fresh, refused := r.attempt(&e.DeadLetter, planned)
-		if refused != "" {
-			return refused, nil
+		// The message is there before anything is written: no attempt is started that cannot be finished.
+		if refused == "" && msg == nil {
+			msg, refused, err = r.message(ctx, &e.DeadLetter)
+		}
+		if refused != "" || err != nil {
+			return refused, err
 		}
 		if fresh {
-			err := r.b.recordRedrive(ctx, &e.DeadLetter, a, e.Redrive.position())
+			err = r.b.recordRedrive(ctx, &e.DeadLetter, a, at)
 			if errors.Is(err, errRecordOvertaken) {
 				continue
 			}
@@ -262,7 +263,7 @@ func (r *redrive) finish(ctx context.Context, d *DeadLetter, a *Redrive, msg *na
 	if err != nil {
 		end.State, end.Error = RedriveFailed, err.Error()
 	}
-	last, recordErr := r.settle(ctx, d, &end, a)
+	last, recordErr := r.settle(ctx, d, &end, a.at)
 	switch {
 	case last != nil && last.State == RedriveDone:
 		return last, nil
@@ -272,18 +273,19 @@ func (r *redrive) finish(ctx context.Context, d *DeadLetter, a *Redrive, msg *na
 	return a, cmp.Or(err, recordErr)
 }
 
-// settle records the end of an attempt behind its last record, and returns what is recorded then: another operator may have ended the
-// attempt too. That the event is stored is the last word.
-func (r *redrive) settle(ctx context.Context, d *DeadLetter, end, last *Redrive) (*Redrive, error) {
+// settle records the end of an attempt behind its record at a sequence, and returns what is recorded then: another operator may have
+// ended the attempt too. That the event is stored is the last word.
+func (r *redrive) settle(ctx context.Context, d *DeadLetter, end *Redrive, at uint64) (*Redrive, error) {
 	for {
-		err := r.b.recordRedrive(ctx, d, end, last.position())
+		err := r.b.recordRedrive(ctx, d, end, at)
 		if err == nil {
 			return end, nil
 		}
 		if !errors.Is(err, errRecordOvertaken) {
 			return nil, err
 		}
-		if last, err = r.b.lastRedrive(ctx, d); err != nil {
+		var last *Redrive
+		if last, at, err = r.b.lastRedrive(ctx, d); err != nil {
 			return nil, err
 		}
 		if last != nil && (last.State == RedriveDone || end.State == RedriveFailed) {
