@@ -82,6 +82,7 @@ func TestEveryInvalidEventIsADeadLetterWithReasonAndPayloadAndStopsNobody(t *tes
 		require.Equal(t, c.body, string(dead.Data), "the payload is kept whole")
 		require.NotEmpty(t, bus.LastHeader(dead.Header, bus.HeaderError))
 		require.Equal(t, "1", bus.LastHeader(dead.Header, bus.HeaderAttempts))
+		drained(t, b) // the index entry comes after the dead letter
 		index, err := subjects.Index{Tenant: tenant, Conversation: c.conversation}.Subject()
 		require.NoError(t, err)
 		last, err := b.LastMessage(t.Context(), bus.StreamIndex, index)
