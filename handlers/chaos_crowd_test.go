@@ -48,6 +48,7 @@ var crowdAgents = []string{"ada", "ben", "cleo", "dan"}
 
 func startCrowd(t testing.TB, o crowdOptions) *crowd {
 	t.Helper()
+	o.every *= shortOrLong[time.Duration](2, 1) // the short form is for busy machines and the race detector, too
 	o.authors, o.conversations = max(o.authors, 2), max(o.conversations, 15)
 	if o.stay == 0 {
 		o.stay = time.Second

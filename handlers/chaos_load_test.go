@@ -68,7 +68,7 @@ func TestChaosAnAgentThatNeverReadsCostsBoundedMemoryAndDisturbsNobody(t *testin
 	_, seed := chaos(t)
 	b := whole(t)
 	start(t, b, oncimevent.New(oncimevent.Options{}))
-	c := startCrowd(t, crowdOptions{url: b.Server().NATSURL(), seed: seed, every: 2 * time.Millisecond})
+	c := startCrowd(t, crowdOptions{url: b.Server().NATSURL(), seed: seed, every: 5 * time.Millisecond})
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -81,7 +81,7 @@ func TestChaosAnAgentThatNeverReadsCostsBoundedMemoryAndDisturbsNobody(t *testin
 			t.Cleanup(func() { require.NoError(t, a.Close()) })
 		}
 	}
-	c.more(t, shortOrLong[int64](1500, 50000))
+	c.more(t, shortOrLong[int64](400, 20000))
 	c.end(t)
 	c.account(t, b, 0)
 	runtime.GC()

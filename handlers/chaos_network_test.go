@@ -41,7 +41,7 @@ func TestChaosNothingIsLostOrRepeatedWhenConnectionsAreCutAtRandom(t *testing.T)
 	control(t, b)
 	c := startCrowd(t, crowdOptions{url: clients.URL(), seed: seed, every: 3 * time.Millisecond})
 	cut, stalled := 0, 0
-	for range shortOrLong(8, 300) {
+	for range shortOrLong(6, 300) {
 		elapse(between(rng, 50*time.Millisecond, 600*time.Millisecond))
 		p := []*bustest.Proxy{clients, workers}[rng.IntN(2)]
 		switch rng.IntN(4) {

@@ -71,7 +71,7 @@ func TestChaosNothingIsLostOrRepeatedWhenTheActiveOfTwoDaemonsIsKilledOrFrozen(t
 	c := startCrowd(t, crowdOptions{url: server.URL(), seed: seed, every: 4 * time.Millisecond, large: largestBody(t, p.b)})
 	p.standBy()
 	kills, freezes := 0, 0
-	for range shortOrLong(3, 40) {
+	for range shortOrLong(2, 40) {
 		c.more(t, 50+rng.Int64N(150))
 		before := p.pinned()
 		if rng.IntN(2) == 0 {
