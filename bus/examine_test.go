@@ -142,6 +142,7 @@ func TestRoomIsJudgedByWhatAFullStreamDoes(t *testing.T) {
 		{bus.StreamStatus{Stream: bus.StreamEvents, Bytes: 8000, MaxBytes: 10000}, bus.LevelWarn, "80 %"},
 		{bus.StreamStatus{Stream: bus.StreamEvents, Bytes: 9900, MaxBytes: 10000}, bus.LevelFail, "full"},
 		{bus.StreamStatus{Stream: bus.StreamMembers, Bytes: 9999, MaxBytes: 10000}, bus.LevelFail, "full"},
+		{bus.StreamStatus{Stream: bus.StreamConversations, Bytes: 9999, MaxBytes: 10000, FirstTime: &hour, MaxAge: 7200}, bus.LevelWarn, "100 %: full"},
 		{bus.StreamStatus{Stream: bus.StreamDeliveries, Bytes: 9999, MaxBytes: 10000, FirstTime: &hour, MaxAge: 7200}, bus.LevelWarn, "it reaches back 1h0m0s instead of 2h0m0s"},
 	} {
 		f := c.status.Room(bus.AlarmThreshold)

@@ -11,27 +11,27 @@ const AlarmThreshold = 0.8
 // largestReserve is the room an event of the largest size needs; with less left, or a twentieth of a small limit, a stream counts as full.
 const largestReserve = 1 << 20
 
-// whenFull says what becomes of the bus when a stream is full: those that refuse stop something, the others forget their oldest
-// messages early.
-func whenFull(stream string) (refuses bool, consequence string) {
+// whenFull says what becomes of the bus when a stream is full: some refuse, which may stop what needs them, the others forget
+// their oldest messages early.
+func whenFull(stream string) (level Level, forgets bool, consequence string) {
 	switch stream {
 	case StreamEvents:
-		return true, "publishers are refused (event store is full) until events age out or there are more bytes"
+		return LevelFail, false, "publishers are refused (event store is full) until events age out or there are more bytes"
 	case StreamMembers:
-		return true, "events by which members come or go cannot be committed, and their conversations wait"
+		return LevelFail, false, "events by which members come or go cannot be committed, and their conversations wait"
 	case StreamConversations:
-		return true, "checkpoints cannot be written, and their conversations wait"
+		return LevelWarn, false, "checkpoints are not written, and after a start more events are folded again"
 	case StreamDeliveries:
-		return false, "the oldest deliveries go before their age: agents that were away longer hear that their position has expired"
+		return LevelWarn, true, "the oldest deliveries go before their age: agents that were away longer hear that their position has expired"
 	case StreamIndex:
-		return false, "the oldest entries go before their age: histories begin later, and states are folded from less"
+		return LevelWarn, true, "the oldest entries go before their age: histories begin later, and states are folded from less"
 	}
-	return false, "the oldest dead letters go before their age and cannot be redriven any more"
+	return LevelWarn, true, "the oldest dead letters go before their age and cannot be redriven any more"
 }
 
 // Room judges how near a stream is to its limit of bytes; threshold is the share from which that is a warning.
 func (s StreamStatus) Room(threshold float64) Finding {
-	refuses, consequence := whenFull(s.Stream)
+	level, forgets, consequence := whenFull(s.Stream)
 	f := Finding{Check: "room", Of: s.Stream, Level: LevelOK, Why: "when it is full, " + consequence, Remedy: nothing}
 	if s.MaxBytes <= 0 {
 		f.Found = fmt.Sprintf("%s, no limit of its own: the account's or the server's applies", bytesOf(s.Bytes))
@@ -48,11 +48,8 @@ func (s StreamStatus) Room(threshold float64) Finding {
 		return f
 	}
 	f.Found += ": full"
-	if refuses {
-		f.Level = LevelFail
-		return f
-	}
-	if s.FirstTime != nil && s.MaxAge > 0 {
+	f.Level = level
+	if forgets && s.FirstTime != nil && s.MaxAge > 0 {
 		kept := time.Since(*s.FirstTime).Round(time.Second)
 		f.Found += fmt.Sprintf(", it reaches back %s instead of %s", kept, time.Duration(s.MaxAge*float64(time.Second)))
 	}
