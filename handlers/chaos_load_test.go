@@ -73,7 +73,7 @@ func TestChaosAnAgentThatNeverReadsCostsBoundedMemoryAndDisturbsNobody(t *testin
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for _, name := range crowdAgents {
-		for range 5 {
+		for range shortOrLong(1, 5) {
 			a, err := bus.OpenAgent(t.Context(), patiently(t, b.Server().NATSURL()), bus.AgentOptions{
 				Tenant: tenant, Agent: name, After: &bus.Position{}, BufferMessages: 64, BufferBytes: 64 << 10,
 			})
@@ -81,7 +81,7 @@ func TestChaosAnAgentThatNeverReadsCostsBoundedMemoryAndDisturbsNobody(t *testin
 			t.Cleanup(func() { require.NoError(t, a.Close()) })
 		}
 	}
-	c.more(t, shortOrLong[int64](400, 20000))
+	c.more(t, shortOrLong[int64](300, 20000))
 	c.end(t)
 	c.account(t, b, 0)
 	runtime.GC()
