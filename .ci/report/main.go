@@ -23,7 +23,11 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
+	switch err := run(os.Args[1:], os.Stdout); {
+	case err == nil:
+	case errors.Is(err, errRed):
+		os.Exit(1)
+	default:
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
@@ -51,21 +55,21 @@ func run(args []string, out io.Writer) error {
 		r.printFailures(out)
 	}
 	passed, failed, skipped := r.count()
-	fmt.Fprintf(out, "%d passed, %d failed", passed, failed)
 	if skipped > 0 {
-		fmt.Fprintf(out, ", %d skipped", skipped)
+		fmt.Fprintf(out, "%d skipped: a test that does not run proves nothing\n", skipped)
 	}
-	fmt.Fprintln(out)
-	switch {
-	case passed+failed+skipped == 0:
-		return errors.New("there was no test")
-	case failed > 0:
-		return errors.New("tests failed")
-	case skipped > 0:
-		return errors.New("tests were skipped: a test that does not run proves nothing")
+	if passed+failed == 0 {
+		fmt.Fprintln(out, "no test ran")
+	}
+	fmt.Fprintf(out, "%d passed, %d failed\n", passed, failed)
+	if passed == 0 || failed+skipped > 0 {
+		return errRed
 	}
 	return nil
 }
+
+// errRed is the verdict when the counts have told why.
+var errRed = errors.New("red")
 
 // test is a test or subtest. A package that failed without one, because it did not build or was killed, is a test without name.
 type test struct{ pkg, name string }
