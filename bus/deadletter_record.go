@@ -129,6 +129,44 @@ func readRedrive(m *jetstream.RawStreamMsg, deadLetter uint64) *Redrive {
 	return &r
 }
 
+// RedriveFate is what a handler made of a redriven event.
+type RedriveFate string
+
+// The fates of a redriven event.
+const (
+	FateWaiting    RedriveFate = "waiting"     // its handler has not finished it, or not all that came before it
+	FateHandled    RedriveFate = "handled"     // its handler has finished it
+	FateDeadLetter RedriveFate = "dead-letter" // its handler gave it up again
+)
+
+// RedriveFate tells what became of the event a dead letter was redriven as, and where it failed again the sequence of its own dead
+// letter.
+func (b *Bus) RedriveFate(ctx context.Context, d DeadLetter, event uint64) (RedriveFate, uint64, error) {
+	name := d.name()
+	name.Sequence = event
+	subject, err := name.Subject()
+	if err != nil {
+		return "", 0, fmt.Errorf("fate of event %d: %w", event, err)
+	}
+	// First how far the handler is: it stores the dead letter before it acknowledges the event.
+	fate := FateWaiting
+	c, err := b.js.Consumer(ctx, StreamEvents, HandlerConsumer(d.Handler))
+	switch {
+	case err == nil && c.CachedInfo().AckFloor.Stream >= event:
+		fate = FateHandled
+	case err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) && !errors.Is(err, jetstream.ErrStreamNotFound):
+		return "", 0, fmt.Errorf("fate of event %d: %w", event, err)
+	}
+	again, err := b.LastMessage(ctx, StreamDeadLetters, subject)
+	switch {
+	case errors.Is(err, ErrNoMessage):
+		return fate, 0, nil
+	case err != nil:
+		return "", 0, fmt.Errorf("fate of event %d: %w", event, err)
+	}
+	return FateDeadLetter, again.Sequence, nil
+}
+
 // errRecordOvertaken: somebody else has written about the entry meanwhile.
 var errRecordOvertaken = errors.New("another redrive of the entry is ahead")
 

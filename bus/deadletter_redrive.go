@@ -37,7 +37,7 @@ const (
 type DeadLetterResult struct {
 	PlannedDeadLetter // Refused is set where Outcome is EntryRefused
 	Outcome           EntryOutcome
-	Event             uint64 // sequence in CIM_EVENTS of the new event; of the earlier one where the entry was redriven already
+	NewEvent          uint64 // its sequence in CIM_EVENTS; that of the earlier redrive where the entry was redriven already
 	Err               error
 }
 
@@ -150,7 +150,7 @@ func (r *redrive) entry(ctx context.Context, e PlannedDeadLetter) DeadLetterResu
 		result.Outcome = EntryRedriven
 	}
 	if result.Redrive != nil {
-		result.Event = result.Redrive.Event
+		result.NewEvent = result.Redrive.Event
 	}
 	return result
 }

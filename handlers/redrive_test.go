@@ -147,7 +147,7 @@ func TestRedrivenEventsReachTheirAgentsOnceInOrderThroughTheMendedHandlerAndNoOt
 			}
 			for _, res := range results {
 				require.True(t, lost[res.SourceSequence], "the first try was a dead letter")
-				require.False(t, lost[res.Event], "the redriven event was delivered")
+				require.False(t, lost[res.NewEvent], "the redriven event was delivered")
 			}
 			require.Len(t, lost, 15)
 		})
@@ -201,7 +201,7 @@ func TestRedrivenEventThatFailsAgainIsADeadLetterOfItsOwnThatNamesTheFirst(t *te
 	all := deadLetters(t, b, bus.DeadLetterFilter{})
 	require.Len(t, all, 2)
 	require.Equal(t, first[0].Sequence, all[1].RedriveOf)
-	require.Equal(t, results[0].Event, all[1].SourceSequence)
+	require.Equal(t, results[0].NewEvent, all[1].SourceSequence)
 	require.Equal(t, first[0].Payload, all[1].Payload)
 	require.Equal(t, []string{"00-1-2-01"}, all[1].Header["traceparent"])
 	require.Equal(t, "c1", all[1].Conversation)
@@ -231,7 +231,7 @@ func TestConversationThatNoHeaderCanCarryIsKeptByARedrive(t *testing.T) {
 	caughtUp(t, b, "onCimEvent")
 	redriven := map[string]uint64{}
 	for _, r := range results {
-		redriven[r.Conversation] = r.Event
+		redriven[r.Conversation] = r.NewEvent
 	}
 	for c, index := range map[string]subjects.Index{
 		"two\nlines":      {Tenant: tenant, Conversation: "two\nlines"},

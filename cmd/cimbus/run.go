@@ -76,6 +76,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newAgentCommand(a),
 		newConversationCommand(a),
 		newTailCommand(a),
+		newDLQCommand(a),
 		newStreamsCommand(a),
 		newBenchCommand(a),
 		newDoctorCommand(a),

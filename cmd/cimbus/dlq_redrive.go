@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cimbus/cimbus/bus"
+)
+
+func newDLQRedriveCommand(a *app) *cobra.Command {
+	c := &dlqCommand{app: a}
+	cmd := c.selecting(&cobra.Command{
+		Use: "redrive [SEQ…]", Short: "Give dead letters to their handlers again",
+		Long: `Give dead letters to their handlers again: each payload is appended to CIM_EVENTS as a new event, which its handler, as it is now,
+takes like any other and the other handlers leave alone. Conversations keep their order.
+
+Shows the plan, and carries it out with --yes, or after a question on a terminal. Who did it is recorded on every entry, and an entry
+is not redriven twice without --force. Broken off and repeated, it goes on where it was: no event is appended twice.
+Entries that were redriven already are left out; where they were named by number that counts as failed.
+
+` + dlqFilterHelp,
+	}, c.redrive)
+	host, _ := os.Hostname() // an operator without a host is still one
+	cmd.Flags().BoolVar(&c.yes, "yes", false, "carry the plan out without asking")
+	cmd.Flags().BoolVar(&c.force, "force", false, "redrive again what was redriven before, and what nobody handles now")
+	cmd.Flags().StringVar(&c.operator, "operator", "", "who does it, recorded on the entries (default "+a.operatorName(host)+")")
+	return cmd
+}
+
+func newDLQDropCommand(a *app) *cobra.Command {
+	c := &dlqCommand{app: a}
+	cmd := c.selecting(&cobra.Command{
+		Use: "drop [SEQ…]", Short: "Delete dead letters for good",
+		Long: "Delete dead letters for good, and what is recorded of their redrives. Shows the plan, and carries it out with --yes, or after a\n" +
+			"question on a terminal.\n\n" + dlqFilterHelp,
+	}, c.drop)
+	cmd.Flags().BoolVar(&c.yes, "yes", false, "carry the plan out without asking")
+	return cmd
+}
+
+func (c *dlqCommand) redrive(ctx context.Context, b *bus.Bus, f bus.DeadLetterFilter) error {
+	plan, err := b.PlanRedrive(ctx, f)
+	if err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	o := bus.RedriveOptions{Operator: cmp.Or(c.operator, c.app.operatorName(host)), Force: c.force}
+	return c.carryOut(ctx, "redrive", plan, plan.Redrivable(c.force), func() ([]bus.DeadLetterResult, error) { return b.Redrive(ctx, plan, o) })
+}
+
+func (c *dlqCommand) drop(ctx context.Context, b *bus.Bus, f bus.DeadLetterFilter) error {
+	plan, err := b.PlanDrop(ctx, f)
+	if err != nil {
+		return err
+	}
+	return c.carryOut(ctx, "drop", plan, len(plan.Entries), func() ([]bus.DeadLetterResult, error) { return b.Drop(ctx, plan) })
+}
+
+// carryOut shows a plan, asks, does it and tells what became of it.
+func (c *dlqCommand) carryOut(ctx context.Context, verb string, plan bus.DeadLetterPlan, entries int, do func() ([]bus.DeadLetterResult, error)) error {
+	missing := c.missing(func(s uint64) bool {
+		return slices.ContainsFunc(plan.Entries, func(e bus.PlannedDeadLetter) bool { return e.Sequence == s })
+	})
+	if len(plan.Entries) == 0 {
+		c.app.tell("no dead letters: nothing to %s", verb)
+		return missing
+	}
+	// With --json and --yes, stdout is for the results alone.
+	if !c.app.json || !c.yes {
+		if err := c.showPlan(verb, plan, entries); err != nil {
+			return err
+		}
+	}
+	if entries > 0 && !c.yes {
+		if err := c.ask(ctx, fmt.Sprintf("%s %s", verb, plural(entries, "dead letter"))); err != nil {
+			return err
+		}
+	}
+	results, err := do()
+	if err := c.report(results, err); err != nil {
+		return err
+	}
+	return missing
+}
+
+// ask returns nil if the operator agrees. Where nobody can be asked nothing is done; what was asked for is then not done, so it is
+// a failure.
+func (c *dlqCommand) ask(ctx context.Context, what string) error {
+	if terminal, ok := c.app.stdin.(io.Writer); !ok || !isTerminal(terminal) {
+		c.app.tell("nothing was done: add --yes to %s", what)
+		return errReported
+	}
+	return c.confirm(ctx, what)
+}
+
+func (c *dlqCommand) confirm(ctx context.Context, what string) error {
+	if _, err := fmt.Fprintf(c.app.stderr, "%s? [y/N] ", what); err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
+	answer, err := bufio.NewReader(&interruptible{ctx: ctx, in: c.app.stdin}).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	c.app.tell("nothing was done")
+	return errReported
+}
+
+// resultLine is what became of an entry, as --json prints it.
+type resultLine struct {
+	Sequence     uint64           `json:"seq"`
+	Outcome      bus.EntryOutcome `json:"outcome"`
+	Refused      bus.Refusal      `json:"refused"` // why; "" where it was not
+	Handler      string           `json:"handler"`
+	Tenant       string           `json:"tenant"`
+	Event        string           `json:"event"`
+	Conversation string           `json:"conversation"`
+	EventSeq     *uint64          `json:"event_seq"` // the new event in CIM_EVENTS
+	Error        string           `json:"error"`
+}
+
+// report prints what became of the entries: with --json of all, else of those that need a look. The summary goes to stderr.
+func (c *dlqCommand) report(results []bus.DeadLetterResult, failed error) error {
+	t := table{head: []string{"SEQ", "TENANT", "CONVERSATION", "OUTCOME", "WHY"}}
+	counts := map[bus.EntryOutcome]int{}
+	bad := failed != nil
+	for _, r := range results {
+		counts[r.Outcome]++
+		why := string(r.Refused)
+		if r.Err != nil {
+			why = r.Err.Error()
+		}
+		done := r.Outcome == bus.EntryRedriven || r.Outcome == bus.EntryDropped
+		bad = bad || !done && !c.leftOut(r)
+		if c.app.json {
+			l := resultLine{
+				Sequence: r.Sequence, Outcome: r.Outcome, Refused: r.Refused, Handler: r.Handler, Tenant: r.Tenant, Event: r.Event,
+				Conversation: r.Conversation, EventSeq: orNull(r.NewEvent),
+			}
+			if r.Err != nil {
+				l.Error = r.Err.Error()
+			}
+			if err := line(c.app.stdout, l); err != nil {
+				return err
+			}
+		} else if !done {
+			t.row(fmt.Sprint(r.Sequence), r.Tenant, orDash(r.Conversation), string(r.Outcome), orDash(why))
+		}
+	}
+	if len(t.rows) > 0 {
+		if err := t.write(c.app.stdout); err != nil {
+			return err
+		}
+	}
+	if len(results) > 0 {
+		c.app.tell("%s", summary(len(results), counts))
+	}
+	switch {
+	case failed != nil:
+		return failed
+	case bad:
+		return errReported
+	}
+	return nil
+}
+
+// leftOut tells whether a refusal is what was to be expected: entries a filter selects may have been redriven or dropped before.
+func (c *dlqCommand) leftOut(r bus.DeadLetterResult) bool {
+	return len(c.names.Sequences) == 0 && (r.Refused == bus.RefusedRedriven || r.Refused == bus.RefusedGone)
+}
+
+// summary counts outcomes for people.
+func summary(entries int, counts map[bus.EntryOutcome]int) string {
+	var parts []string
+	for _, o := range []bus.EntryOutcome{bus.EntryRedriven, bus.EntryDropped, bus.EntryRefused, bus.EntryFailed, bus.EntrySkipped} {
+		if n := counts[o]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, o))
+		}
+	}
+	return fmt.Sprintf("%s: %s", plural(entries, "dead letter"), strings.Join(parts, ", "))
+}
