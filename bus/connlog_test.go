@@ -30,9 +30,9 @@ func TestAnErrorOfTheConnectionIsLoggedOnceInTenSecondsWithACount(t *testing.T) 
 		}
 		require.Equal(t, []string{`[WARN]  NATS reported an error: error="nats: slow consumer, messages dropped" subject=a.b`}, report(1000, nats.ErrSlowConsumer))
 		require.Len(t, report(3, errors.New("another cause")), 1)
-		time.Sleep(10*time.Second - 1)
+		<-time.After(10*time.Second - 1)
 		require.Equal(t, []string{""}, report(1, nats.ErrSlowConsumer))
-		time.Sleep(1)
+		<-time.After(1)
 		require.Equal(t, []string{`[WARN]  NATS reported an error: error="nats: slow consumer, messages dropped" subject=a.b withheld=1000`}, report(5, nats.ErrSlowConsumer))
 
 		out.Reset()
@@ -40,7 +40,7 @@ func TestAnErrorOfTheConnectionIsLoggedOnceInTenSecondsWithACount(t *testing.T) 
 			handle(nil, nil, fmt.Errorf("%w: subscription to %d", nats.ErrPermissionViolation, i))
 		}
 		require.Less(t, strings.Count(out.String(), "\n"), 64, "errors that differ are as many as a server likes")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		require.Len(t, report(2, errors.New("one more")), 1)
 	})
 }

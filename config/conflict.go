@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/netip"
+	"strings"
 )
 
 // rule is a check that needs more than one setting. It is skipped while any of
@@ -95,11 +96,11 @@ next:
 			continue
 		}
 		v := values[r.key]
-		problem := r.problem
+		problem := []string{r.problem}
 		for _, key := range r.others {
-			problem += ", with " + key + " " + quote(values[key].Value) + " (" + values[key].Source.String() + ")"
+			problem = append(problem, "with "+key+" "+quote(values[key].Value)+" ("+values[key].Source.String()+")")
 		}
-		found = append(found, &Problem{Key: r.key, Value: v.Value, Source: v.Source, Problem: problem, Remedy: r.remedy})
+		found = append(found, &Problem{Key: r.key, Value: v.Value, Source: v.Source, Problem: strings.Join(problem, ", "), Remedy: r.remedy})
 	}
 	return found
 }

@@ -1,7 +1,6 @@
 package config_test
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +20,7 @@ func check(t *testing.T, from config.Sources) {
 		return
 	}
 	var problems config.Problems
-	require.True(t, errors.As(err, &problems))
+	require.ErrorAs(t, err, &problems)
 	require.NotEmpty(t, problems)
 	for _, p := range problems {
 		require.NotEmpty(t, p.Problem)

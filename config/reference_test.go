@@ -91,8 +91,8 @@ func TestTheDeclarationFillsEveryField(t *testing.T) {
 	leaves := 0
 	var count func(reflect.Type)
 	count = func(typ reflect.Type) {
-		for i := range typ.NumField() {
-			switch f := typ.Field(i); {
+		for f := range typ.Fields() {
+			switch {
 			case !f.IsExported():
 			case f.Type.Kind() == reflect.Struct:
 				count(f.Type)
@@ -102,7 +102,7 @@ func TestTheDeclarationFillsEveryField(t *testing.T) {
 		}
 	}
 	count(reflect.TypeFor[config.Config]())
-	require.Equal(t, leaves, len(config.Keys()))
+	require.Len(t, config.Keys(), leaves)
 }
 
 type brokenWriter struct{ err error }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,7 @@ var crowdAgents = []string{"ada", "ben", "cleo", "dan"}
 
 func startCrowd(t testing.TB, o crowdOptions) *crowd {
 	t.Helper()
-	o.every *= shortOrLong[time.Duration](2, 1) // the short form is for busy machines and the race detector, too
+	o.every = time.Duration(shortOrLong(2, 1) * int(o.every)) // the short form is for busy machines and the race detector, too
 	o.authors, o.conversations = max(o.authors, 2), max(o.conversations, 15)
 	if o.stay == 0 {
 		o.stay = time.Second
@@ -94,12 +95,6 @@ func (c *crowd) end(t testing.TB) {
 	for _, a := range c.authors {
 		require.NoError(t, a.err)
 	}
-}
-
-// leave ends the desks, too.
-func (c *crowd) leave() {
-	c.cancel()
-	c.reading.Wait()
 }
 
 // acknowledged is how many events were acknowledged so far.
@@ -327,7 +322,7 @@ func (d *desk) session(ctx context.Context, nc *nats.Conn, position string, stay
 func (d *desk) soFar() []bustest.Received {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.received[:len(d.received):len(d.received)]
+	return slices.Clip(d.received)
 }
 
 func (d *desk) failure() error {

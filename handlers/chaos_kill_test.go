@@ -117,14 +117,6 @@ func (s *serving) kill() {
 	}
 }
 
-// stop ends the process as an operator does.
-func (s *serving) stop(t testing.TB) {
-	t.Helper()
-	s.signal(t, syscall.SIGTERM)
-	require.NoError(t, s.cmd.Wait())
-	s.cmd = nil
-}
-
 func TestChaosNothingIsLostOrRepeatedWhenTheDaemonIsKilledAtRandomMoments(t *testing.T) {
 	rng, seed := chaos(t)
 	d := newServing(t)

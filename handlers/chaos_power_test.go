@@ -183,3 +183,9 @@ func ids(t *testing.T, b *bus.Bus, stream string) map[string]bool {
 	}
 	return there
 }
+
+// leave ends the desks, too.
+func (c *crowd) leave() {
+	c.cancel()
+	c.reading.Wait()
+}

@@ -58,7 +58,7 @@ func TestPowerCutThatTearsTheConsumersStateLosesAndRepeatsNothing(t *testing.T) 
 	state, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.NotEmpty(t, state)
-	for left := range len(state) {
+	for left := range state {
 		if left > 8 && left < len(state)-2 {
 			continue
 		}

@@ -86,7 +86,7 @@ func TestChaosWorkGoesOnWhenCIM_DELIVERIESIsDeletedAndMadeAgainUnderLoad(t *test
 		var expired *bus.ExpiredError
 		bustest.Eventually(t, 30*time.Second, func() error {
 			if err := d.failure(); !errors.As(err, &expired) {
-				return fmt.Errorf("agent %s was not told that its position has expired, but: %v", d.name, err)
+				return fmt.Errorf("agent %s was not told that its position has expired, but: %w", d.name, err)
 			}
 			return nil
 		})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -117,21 +118,21 @@ func (c *conversation) redrivenForOthers(ctx context.Context, e *Event) (bool, e
 	if handler == "" || handler == c.w.handler.Name {
 		return false, nil
 	}
-	of, err := strconv.ParseUint(bus.LastHeader(e.Header, bus.HeaderRedriveOf), 10, 64)
-	if err != nil {
+	of := sequenceIn(e.Header, bus.HeaderRedriveOf)
+	if of == 0 {
 		return false, nil
 	}
 	others := false
-	err = c.w.persist(ctx, bus.StreamDeadLetters, func() error {
+	err := c.w.persist(ctx, bus.StreamDeadLetters, func() error {
 		m, err := c.w.bus.MessageAt(ctx, bus.StreamDeadLetters, of)
 		if errors.Is(err, bus.ErrNoMessage) {
-			last, err := c.w.bus.LastMessage(ctx, bus.StreamDeadLetters, ">")
-			// Dropped or expired since; one that is yet to come was never redriven.
-			others = err == nil && of <= last.Sequence
-			if errors.Is(err, bus.ErrNoMessage) {
-				return nil
+			// Dropped or expired since, even if it was the last one; one that is yet to come was never redriven.
+			s, err := c.w.js.Stream(ctx, bus.StreamDeadLetters)
+			if err != nil {
+				return err
 			}
-			return err
+			others = of <= s.CachedInfo().State.LastSeq
+			return nil
 		}
 		if err != nil {
 			return err
@@ -140,6 +141,15 @@ func (c *conversation) redrivenForOthers(ctx context.Context, e *Event) (bool, e
 		return nil
 	})
 	return others, err
+}
+
+// sequenceIn reads a stream sequence from a header, 0 if there is none.
+func sequenceIn(h nats.Header, key string) uint64 {
+	n, err := strconv.ParseUint(bus.LastHeader(h, key), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // touch reads the last index entry, once.
@@ -227,9 +237,7 @@ func (c *conversation) deliver(ctx context.Context, e *Event, deliveries []Deliv
 func (c *conversation) message(e *Event, d Delivery) (*nats.Msg, error) {
 	name := subjects.Delivery{Tenant: c.key.tenant, Agent: d.Agent, Type: d.Type, Conversation: c.key.conversation}
 	h := derivedHeader(e)
-	for k, v := range bus.Foreign(d.Header) {
-		h[k] = v
-	}
+	maps.Copy(h, bus.Foreign(d.Header))
 	if d.Transient {
 		delete(h, bus.HeaderSequence)
 		h[bus.HeaderTransient] = []string{"true"}

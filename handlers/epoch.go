@@ -271,12 +271,10 @@ func (e *epoch) drain(sub *nats.Subscription) error {
 // make it harmless.
 func (e *epoch) settle() {
 	over := make(chan struct{})
-	e.w.lanes.Add(1)
-	go func() {
-		defer e.w.lanes.Done()
+	e.w.lanes.Go(func() {
 		e.wg.Wait()
 		close(over)
-	}()
+	})
 	t := time.NewTimer(breakOff)
 	defer t.Stop()
 	select {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cimbus/cimbus/bus"
@@ -121,10 +122,5 @@ func (h Handler) durable() string { return bus.HandlerConsumer(h.Name) }
 
 // owns tells whether the handler may make deliveries of a type.
 func (h Handler) owns(deliveryType string) bool {
-	for _, t := range h.Types {
-		if t == deliveryType {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(h.Types, deliveryType)
 }

@@ -153,9 +153,9 @@ func (r recovery) orphan(ctx context.Context, m *jetstream.RawStreamMsg) (bool, 
 	if s > r.last {
 		return true, nil
 	}
-	made, err := time.Parse(time.RFC3339Nano, bus.LastHeader(m.Header, bus.HeaderSourceTime))
-	if err != nil {
-		return false, nil // not one of ours
+	made := bus.LastHeader(m.Header, bus.HeaderSourceTime)
+	if made == "" {
+		return false, nil // a checkpoint; it covers only what is older
 	}
 	stored, asked := r.events[s]
 	if !asked {
@@ -168,7 +168,7 @@ func (r recovery) orphan(ctx context.Context, m *jetstream.RawStreamMsg) (bool, 
 		r.events[s] = stored
 	}
 	// One that was there and is gone, by age or by hand, leaves no orphans.
-	return !stored.IsZero() && !stored.Equal(made), nil
+	return !stored.IsZero() && made != stored.UTC().Format(time.RFC3339Nano), nil
 }
 
 // restoreMembers writes again the records that orphans had replaced: as they were before the events that are done again, which

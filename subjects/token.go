@@ -54,7 +54,7 @@ func appendToken(dst []byte, name string, lower bool) (token []byte, problem str
 		return append(dst, name...), ""
 	}
 	start := len(dst)
-	for i := 0; i < len(name); i++ {
+	for i := range len(name) {
 		c := name[i]
 		switch {
 		case !plain(c):
@@ -112,7 +112,7 @@ func decode(token string) (name, problem string) {
 
 // isPlain reports whether every byte of s stands for itself in a token.
 func isPlain(s string) bool {
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		if !plain(s[i]) {
 			return false
 		}
@@ -131,7 +131,7 @@ func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
 // hasUpper reports whether s holds an ASCII capital.
 func hasUpper(s string) bool {
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		if isUpper(s[i]) {
 			return true
 		}

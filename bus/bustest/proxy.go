@@ -154,7 +154,9 @@ func (p *Proxy) join(client net.Conn) {
 		reset(client)
 		return
 	}
-	c := &pair{client: client.(*net.TCPConn), server: server.(*net.TCPConn), cut: make(chan struct{})}
+	c := &pair{cut: make(chan struct{})}
+	c.client, _ = client.(*net.TCPConn) // of a TCP listener
+	c.server, _ = server.(*net.TCPConn) // dialled as TCP
 	p.mu.Lock()
 	if p.refuse || p.closed {
 		c.end()

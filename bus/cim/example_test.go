@@ -23,8 +23,7 @@ func ExampleDecode() {
 
 func ExampleDecode_refused() {
 	_, err := cim.Decode([]byte(`{"id":"7c0f","type":"MESSAGE"}`), "")
-	var invalid *cim.Error
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*cim.Error](err); ok {
 		fmt.Println(invalid.Reason, invalid.Field)
 		fmt.Println(err)
 	}

@@ -2,7 +2,6 @@ package cim
 
 import (
 	"encoding/json"
-	"errors"
 	"testing"
 	"unicode/utf8"
 
@@ -30,7 +29,7 @@ func FuzzDecode(f *testing.F) {
 		e, err := Decode(body, conversation)
 		var invalid *Error
 		if err != nil {
-			require.True(t, errors.As(err, &invalid))
+			require.ErrorAs(t, err, &invalid)
 			require.NotEmpty(t, invalid.Error())
 			require.LessOrEqual(t, invalid.Offset, int64(len(body)))
 		}

@@ -164,9 +164,10 @@ func TestAMembershipEventDecodesToWhatItWasMadeOf(t *testing.T) {
 		require.Equal(t, "NOTIFICATION", e.Type)
 		shown := cmp.Or(m.Username, m.Agent)
 		require.Equal(t, shown, lookup(p.Raw, "participant", "keycloakUser", "username").text())
-		require.Equal(t, m, Membership{
+		read := Membership{
 			ID: e.ID, Time: e.Time, Conversation: e.Conversation, Agent: p.Agent, Username: m.Username, Realm: p.Realm, Role: p.Role,
 			Reason: e.Reason(), RoomInfo: e.RoomInfo,
-		})
+		}
+		require.Equal(t, m, read)
 	})
 }

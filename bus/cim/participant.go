@@ -16,7 +16,7 @@ type Participant struct {
 // PARTICIPANT_ROLE_CHANGED. For every other event, and where no agent id is found, the error is an [*Error] with
 // [ReasonNoParticipant].
 func (e *Event) Participant() (Participant, error) {
-	key := ""
+	var key string
 	switch e.Name {
 	case AgentSubscribed, AgentUnsubscribed:
 		key = "agentParticipant"

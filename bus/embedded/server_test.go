@@ -156,7 +156,7 @@ func TestLargestPayloadTravelsOverEveryTransport(t *testing.T) {
 
 func TestWebSocketAdmitsOnlyItsOrigins(t *testing.T) {
 	upgrade := func(t *testing.T, s *embedded.Server, origin string) int {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http"+s.WebSocketURL()[len("ws"):], nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http"+s.WebSocketURL()[len("ws"):], http.NoBody)
 		require.NoError(t, err)
 		for k, v := range map[string]string{
 			"Connection": "Upgrade", "Upgrade": "websocket", "Origin": origin,
