@@ -162,6 +162,23 @@ func (b *Bus) DeadLetter(ctx context.Context, sequence uint64) (DeadLetter, erro
 	return d, nil
 }
 
+// readEntry reads an entry once more, with header and payload. It returns ErrNoMessage where it is gone, or the stream was made anew
+// and holds something else there.
+func (b *Bus) readEntry(ctx context.Context, d *DeadLetter) (DeadLetter, error) {
+	subject, err := d.name().Subject()
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	m, err := b.MessageAt(ctx, StreamDeadLetters, d.Sequence)
+	if err == nil && m.Subject != subject {
+		err = ErrNoMessage
+	}
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	return readDeadLetter(m)
+}
+
 // readDeadLetter reads an entry. What the bus wrote can be read; where a header cannot, its field stays zero.
 func readDeadLetter(m *jetstream.RawStreamMsg) (DeadLetter, error) {
 	name, err := subjects.ParseDeadLetter(m.Subject)
@@ -194,16 +211,13 @@ func readDeadLetter(m *jetstream.RawStreamMsg) (DeadLetter, error) {
 // maxCarried is how much of an event's own words a worker puts into a header, in bytes.
 const maxCarried = 512
 
-// conversationOf is the conversation of an entry. Its header cannot carry every id: long ones were cut, line breaks became blanks.
-// Where the body has the id that the header stands for, the body's is the whole one.
+// conversationOf is the conversation of an entry. Its header cannot carry every id: long ones were cut, blanks around them are gone,
+// and one with line breaks is not there. Where the body has the id that the header stands for, the body's is the whole one.
 func conversationOf(header string, payload []byte) string {
-	if header == "" {
-		return ""
-	}
 	// Of an event that is wrong this finds what can be found.
 	e, _ := cim.Decode(payload, "")
-	carried := e.Conversation[:min(len(e.Conversation), maxCarried)]
-	if strings.Trim(strings.NewReplacer("\r", " ", "\n", " ").Replace(carried), " \t") == header {
+	carried := strings.Trim(e.Conversation[:min(len(e.Conversation), maxCarried)], " \t")
+	if header == "" || header == carried {
 		return strings.Clone(e.Conversation)
 	}
 	return header

@@ -38,17 +38,13 @@ func (b *Bus) Drop(ctx context.Context, plan DeadLetterPlan) ([]DeadLetterResult
 	return results, nil
 }
 
-// drop deletes one entry, and tells where it was gone already. A stream made anew has other entries at the same sequences.
+// drop deletes one entry, and tells where it was gone already.
 func (b *Bus) drop(ctx context.Context, stream jetstream.Stream, d *DeadLetter) (gone bool, err error) {
-	subject, err := d.name().Subject()
-	if err != nil {
-		return false, err
-	}
-	m, err := b.MessageAt(ctx, StreamDeadLetters, d.Sequence)
-	switch {
-	case errors.Is(err, ErrNoMessage), err == nil && m.Subject != subject:
+	_, err = b.readEntry(ctx, d)
+	if errors.Is(err, ErrNoMessage) {
 		return true, nil
-	case err != nil:
+	}
+	if err != nil {
 		return false, err
 	}
 	if err := stream.DeleteMsg(ctx, d.Sequence); err != nil {

@@ -214,16 +214,12 @@ func (r *redrive) attempt(d *DeadLetter, planned uint64) (a *Redrive, fresh bool
 
 // message is the new event, but for its id: the payload as it is, what the publisher's headers were, and whom it is for.
 func (r *redrive) message(ctx context.Context, d *DeadLetter) (*nats.Msg, Refusal, error) {
-	m, err := r.b.MessageAt(ctx, StreamDeadLetters, d.Sequence)
+	now, err := r.b.readEntry(ctx, d)
 	switch {
 	case errors.Is(err, ErrNoMessage):
 		return nil, RefusedGone, nil
 	case err != nil:
 		return nil, "", err
-	}
-	now, err := readDeadLetter(m)
-	if err != nil || now.name() != d.name() {
-		return nil, RefusedGone, nil // the stream was made anew
 	}
 	if now.LeftOut {
 		source, err := r.b.sourceOf(ctx, d)

@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,9 +71,7 @@ func (g graves) bury(d dead, e *jetstream.RawStreamMsg) uint64 {
 		"Cim-Sequence": {strconv.FormatUint(e.Sequence, 10)}, "Cim-Source-Subject": {e.Subject}, "Cim-Source-Time": {e.Time.Format(time.RFC3339Nano)},
 		"Cim-Event-Id": {"e"}, "Cim-Event-Name": {d.event}, "Cim-Conversation-Id": {d.conversation},
 	}}
-	for k, v := range d.header {
-		m.Header[k] = v
-	}
+	maps.Copy(m.Header, d.header)
 	if d.leftOut {
 		m.Data = nil
 		m.Header["Cim-Payload-Left-Out"] = []string{strconv.Itoa(len(e.Data))}

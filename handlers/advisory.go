@@ -23,6 +23,14 @@ const maxAdvisories = 1024
 // the payload, so more cannot be built on them. Of several processes one looks.
 func (w *Worker) watchAdvisories() {
 	given := make(chan uint64, maxAdvisories)
+	var subs []*nats.Subscription
+	defer func() {
+		for _, sub := range subs {
+			if err := sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
+				w.log.Debug("advisories still come", "error", err)
+			}
+		}
+	}()
 	for _, prefix := range advisories {
 		sub, err := w.bus.Conn().QueueSubscribe(prefix+bus.StreamEvents+"."+w.handler.durable(), w.handler.durable(), func(m *nats.Msg) {
 			var a struct {
@@ -40,11 +48,7 @@ func (w *Worker) watchAdvisories() {
 			w.log.Warn("advisories of the server are not watched", "error", err)
 			return
 		}
-		defer func() {
-			if err := sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
-				w.log.Debug("advisories still come", "error", err)
-			}
-		}()
+		subs = append(subs, sub)
 	}
 	ctx, cancel := context.WithCancel(w.ctx)
 	w.lanes.Go(func() {

@@ -158,15 +158,7 @@ func TestRedriveForAnotherHandlerChangesNothingForAgents(t *testing.T) {
 	b := openBus(t)
 	start(t, b, oncimevent.New(oncimevent.Options{}))
 	var mended atomic.Bool
-	start(t, b, handlers.Handler{
-		Name: "moody", Types: []string{"moodSwing"}, FromStart: true,
-		Handle: func(_ context.Context, e handlers.Event) ([]handlers.Delivery, error) {
-			if !mended.Load() {
-				return nil, handlers.DeadLetter("mood", errors.New("not today"))
-			}
-			return []handlers.Delivery{{Agent: "ada", Type: "moodSwing", Payload: []byte(e.ID)}}, nil
-		},
-	})
+	start(t, b, moodyHandler(&mended))
 	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"))
 	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("m", "c1"))
 	publish(t, b, "cim.acme._.AGENT_UNSUBSCRIBED", leave("l", "c1", "ada"))
@@ -180,6 +172,40 @@ func TestRedriveForAnotherHandlerChangesNothingForAgents(t *testing.T) {
 	require.Equal(t, []string{"j", "m", "l"}, deliveredTo(t, b, "ada", "moodSwing", "c1"))
 	_, err := b.Member(t.Context(), tenant, "ada", "c1")
 	require.ErrorIs(t, err, bus.ErrNotMember, "the redriven join was none of onCimEvent's business")
+}
+
+func TestRedriveForAnotherHandlerIsLeftAloneEvenAfterItsDeadLetterWasDropped(t *testing.T) {
+	b := openBus(t)
+	var mended atomic.Bool
+	moody := start(t, b, moodyHandler(&mended))
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"))
+	caughtUp(t, b, "moody")
+	mended.Store(true)
+	redrive(t, b, bus.DeadLetterFilter{}, bus.RedriveOptions{})
+	caughtUp(t, b, "moody")
+	plan, err := b.PlanDrop(t.Context(), bus.DeadLetterFilter{})
+	require.NoError(t, err)
+	_, err = b.Drop(t.Context(), plan)
+	require.NoError(t, err)
+	require.NoError(t, moody.Close(t.Context()))
+
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	caughtUp(t, b, "onCimEvent")
+	audit(t, b)
+	require.Equal(t, []string{"j"}, deliveredTo(t, b, "ada", "onCimEvent", "c1"))
+}
+
+// moodyHandler gives up every event until it is mended.
+func moodyHandler(mended *atomic.Bool) handlers.Handler {
+	return handlers.Handler{
+		Name: "moody", Types: []string{"moodSwing"}, FromStart: true,
+		Handle: func(_ context.Context, e handlers.Event) ([]handlers.Delivery, error) {
+			if !mended.Load() {
+				return nil, handlers.DeadLetter("mood", errors.New("not today"))
+			}
+			return []handlers.Delivery{{Agent: "ada", Type: "moodSwing", Payload: []byte(e.ID)}}, nil
+		},
+	}
 }
 
 func TestRedrivenEventThatFailsAgainIsADeadLetterOfItsOwnThatNamesTheFirst(t *testing.T) {
