@@ -19,7 +19,8 @@ func (f *feed) catchUp(ctx context.Context) error {
 	f.failures = 0
 	var waiting *Delivery // its position moves past what follows it and was handed out before
 	for _, m := range messages {
-		if m.Sequence > f.verified.Sequence && !f.has(m.Sequence) {
+		missed := m.Sequence > f.verified.Sequence && !f.has(m.Sequence)
+		if missed {
 			if waiting != nil {
 				if err := f.hand(ctx, waiting); err != nil {
 					return err
@@ -28,7 +29,10 @@ func (f *feed) catchUp(ctx context.Context) error {
 			waiting = delivery(m)
 			f.handed[m.Sequence] = m.Time.UnixNano()
 		}
-		f.position = f.at(m.Sequence, m.Time)
+		// What was handed out before the break moves the position on and never back: resumed from there it would come again.
+		if missed || m.Sequence > f.position.Sequence {
+			f.position = f.at(m.Sequence, m.Time)
+		}
 	}
 	if waiting != nil {
 		if err := f.hand(ctx, waiting); err != nil {
