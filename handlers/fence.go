@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +25,7 @@ const (
 	codeWrongLastSequence  = 10071 // another message is the subject's last
 	codeConcurrentSequence = 10164 // the same, found while replicas agree
 	codeMessageTooLarge    = 10054
+	codeHeaderTooLarge     = 10097 // above 64 KiB
 )
 
 // mark is what is known of the last message on a subject.
@@ -145,7 +148,8 @@ func conflict(err error) bool {
 
 func tooLarge(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, nats.ErrMaxPayload) || errors.As(err, &api) && api.ErrorCode == codeMessageTooLarge
+	return errors.Is(err, nats.ErrMaxPayload) ||
+		errors.As(err, &api) && (api.ErrorCode == codeMessageTooLarge || api.ErrorCode == codeHeaderTooLarge)
 }
 
 func cloneHeader(h nats.Header) nats.Header {
@@ -159,9 +163,41 @@ func cloneHeader(h nats.Header) nats.Header {
 // maxHeaderValue bounds what an event's own words may take in the headers of what is made of it, in bytes.
 const maxHeaderValue = 512
 
+// maxTakenOver bounds the publisher's own headers on what is made of an event, in bytes. The server takes 64 KiB of headers a message,
+// and a dead letter has some KiB more than its event: one legal event would stop its conversation for ever.
+const maxTakenOver = 48 << 10
+
+// takenOver are the headers a publisher sent that are not reserved; where they are too many the largest are left out.
+func takenOver(published nats.Header) nats.Header {
+	h := bus.Foreign(published)
+	size := func(key string) int {
+		n := 0
+		for _, v := range h[key] {
+			n += len(key) + len(v) + len(": \r\n")
+		}
+		return n
+	}
+	total := 0
+	for key := range h {
+		total += size(key)
+	}
+	if total <= maxTakenOver {
+		return h
+	}
+	keys := slices.SortedFunc(maps.Keys(h), func(x, y string) int { return cmp.Or(cmp.Compare(size(y), size(x)), cmp.Compare(x, y)) })
+	for _, key := range keys {
+		if total <= maxTakenOver {
+			break
+		}
+		total -= size(key)
+		delete(h, key)
+	}
+	return h
+}
+
 // derivedHeader are the headers of everything made of e: what the publisher sent that is not reserved, and the bus's own.
 func derivedHeader(e *Event) nats.Header {
-	h := bus.Foreign(e.Header)
+	h := takenOver(e.Header)
 	set := func(key, value string) {
 		// A header cannot hold a line break; the body and the subject have the name as it is.
 		if value != "" && !strings.ContainsAny(value, "\r\n") {

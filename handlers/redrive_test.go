@@ -303,3 +303,24 @@ func TestEventTerminatedWithoutADeadLetterRaisesTheAlarmAndOneWithItDoesNot(t *t
 	require.EqualValues(t, 1, w.Stats().Lost, "the dead letter of the poison was there")
 	require.EqualValues(t, 1, w.Stats().DeadLetters)
 }
+
+func TestEventWithAllTheHeadersTheServerTakesStopsNobodyAsDeliveryNorAsDeadLetterNorRedriven(t *testing.T) {
+	b := openBus(t)
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"))
+	full := nats.Header{"X-Large": {strings.Repeat("x", 40<<10)}, "X-Larger": {strings.Repeat("y", 24_400)}, "traceparent": {"00-1-2-01"}}
+	for _, body := range []string{string(message("m", "c1")), "poison"} {
+		_, err := b.JetStream().PublishMsg(t.Context(), &nats.Msg{Subject: "cim.acme.web.AGENT_MESSAGE", Data: []byte(body), Header: full})
+		require.NoError(t, err)
+	}
+	caughtUp(t, b, "onCimEvent")
+	redrive(t, b, bus.DeadLetterFilter{}, bus.RedriveOptions{})
+	caughtUp(t, b, "onCimEvent")
+	audit(t, b)
+	for _, d := range deadLetters(t, b, bus.DeadLetterFilter{}) {
+		require.Equal(t, "poison", string(d.Payload))
+		require.Equal(t, full["X-Larger"], d.Header["X-Larger"], "what fits is taken over")
+		require.Equal(t, full["traceparent"], d.Header["traceparent"])
+		require.Empty(t, d.Header["X-Large"])
+	}
+}
