@@ -37,8 +37,9 @@ func lookAtMemory(events int) memory {
 	return memory{Events: events, Heap: int64(s.HeapAlloc), RSS: residentMemory()}
 }
 
-// measureMemory lets events through the bus and looks at the memory in between.
-func (x *bench) measureMemory(ctx context.Context) (looks []memory, err error) {
+// measureMemory lets events through and looks at the memory in between. What the server itself keeps of so many messages shows on
+// both sides alike.
+func (x *bench) measureMemory(ctx context.Context, side string) (looks []memory, err error) {
 	g, err := x.newGround(ctx, bus.StreamOptions{DuplicateWindow: memoryWindow})
 	if err != nil {
 		return nil, err
@@ -46,23 +47,23 @@ func (x *bench) measureMemory(ctx context.Context) (looks []memory, err error) {
 	defer func() { err = errors.Join(err, g.close(ctx)) }()
 	t := x.traffic()
 	m := newMeter(1, x.memoryEvents)
-	in, err := openReceivers(ctx, g, t, true, m.event)
+	in, err := openReceivers(ctx, g, t, side == sideCimbus, m.event)
 	defer func() { err = errors.Join(err, in.close()) }()
 	if err != nil {
 		return nil, err
 	}
-	if err := x.join(ctx, g, t, sideCimbus); err != nil {
+	if err := x.join(ctx, g, t, side); err != nil {
 		return nil, err
 	}
-	r, err := x.startRoad(ctx, g, t, sideCimbus)
+	r, err := x.startRoad(ctx, g, t, side)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	for look := range memoryLooks {
 		from, upto := x.memoryEvents*look/memoryLooks, x.memoryEvents*(look+1)/memoryLooks
-		x.report.progress("memory, %d of %d events", upto, x.memoryEvents)
-		if err := x.pass(ctx, g, t, m, from, upto); err != nil {
+		x.report.progress("memory, %s, %d of %d events", side, upto, x.memoryEvents)
+		if err := x.pass(ctx, g, t, m, side, from, upto); err != nil {
 			return nil, err
 		}
 		if err := pause(ctx, x.memoryRest); err != nil {
@@ -74,8 +75,8 @@ func (x *bench) measureMemory(ctx context.Context) (looks []memory, err error) {
 }
 
 // pass lets the events from one to another through, no faster than they arrive.
-func (x *bench) pass(ctx context.Context, g *ground, t *traffic, m *meter, from, upto int) error {
-	s, err := newSender(ctx, g, sideCimbus)
+func (x *bench) pass(ctx context.Context, g *ground, t *traffic, m *meter, side string, from, upto int) error {
+	s, err := newSender(ctx, g, side)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,8 @@ func TestBenchMeasuresEverythingAndLeavesNothingBehind(t *testing.T) {
 		require.GreaterOrEqual(t, l["p99"], l["p50"])
 		require.GreaterOrEqual(t, l["max"], l["p99"])
 	}
-	require.Len(t, lines[6]["looks"], memoryLooks)
+	require.Len(t, lines[6]["cimbus"], memoryLooks)
+	require.Len(t, lines[6]["plain"], memoryLooks)
 }
 
 func TestBenchPrintsTablesForPeople(t *testing.T) {

@@ -55,7 +55,7 @@ func (p *play) close() error {
 
 // perform plays both parts. An error means that the bus did not do its part in time.
 func (p *play) perform(ctx context.Context) error {
-	body, scene, err := sample()
+	body, scene, err := documentedEvent()
 	if err != nil {
 		return err
 	}

@@ -132,8 +132,8 @@ func emitter(who string) string {
 	return "AGENT"
 }
 
-// sample reads the documented event: its body as published, and the scene it is set in.
-func sample() (body []byte, s scene, err error) {
+// documentedEvent reads the documented event: its body as published, and the scene it is set in.
+func documentedEvent() (body []byte, s scene, err error) {
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, demoSample); err != nil {
 		return nil, s, fmt.Errorf("sample event: %w", err)
