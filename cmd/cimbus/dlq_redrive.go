@@ -95,11 +95,15 @@ func (c *dlqCommand) carryOut(ctx context.Context, verb string, plan bus.DeadLet
 // ask returns nil if the operator agrees. Where nobody can be asked nothing is done; what was asked for is then not done, so it is
 // a failure.
 func (c *dlqCommand) ask(ctx context.Context, what string) error {
-	if terminal, ok := c.app.stdin.(io.Writer); !ok || !isTerminal(terminal) {
-		c.app.tell("nothing was done: add --yes to %s", what)
-		return errReported
+	if terminal, ok := c.app.stdin.(io.Writer); ok && isTerminal(terminal) {
+		return c.confirm(ctx, what)
 	}
-	return c.confirm(ctx, what)
+	return c.unasked(what)
+}
+
+func (c *dlqCommand) unasked(what string) error {
+	c.app.tell("nothing was done: add --yes to %s", what)
+	return errReported
 }
 
 func (c *dlqCommand) confirm(ctx context.Context, what string) error {
@@ -113,6 +117,10 @@ func (c *dlqCommand) confirm(ctx context.Context, what string) error {
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return nil
+	case "":
+		if err != nil {
+			return c.unasked(what) // nobody is there
+		}
 	}
 	c.app.tell("nothing was done")
 	return errReported

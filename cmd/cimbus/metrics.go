@@ -37,6 +37,8 @@ func (m *metrics) watch(d *daemon) {
 			func() uint64 { return d.worker.Stats().Redelivered }),
 		counter("cimbus_dead_letters_total", "Events that this process gave up.", handler,
 			func() uint64 { return d.worker.Stats().DeadLetters }),
+		counter("cimbus_events_lost_total", "Events that the server reports as terminated though they have no dead letter; anything but 0 is an alarm.", handler,
+			func() uint64 { return d.worker.Stats().Lost }),
 		counter("cimbus_worker_epochs_total", "How often this process took up the work.", handler,
 			func() uint64 { return d.worker.Stats().Epochs }),
 		counter("cimbus_control_dropped_total", "Requests of agents that were not answered because their reply subject was none of theirs.", nil,

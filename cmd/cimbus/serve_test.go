@@ -120,7 +120,7 @@ func TestMetricsCountWhatTheDaemonDid(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	for _, want := range []string{
 		`cimbus_events_handled_total{handler="onCimEvent"} 1`, `cimbus_redeliveries_total{handler="onCimEvent"} 0`,
-		`cimbus_dead_letters_total{handler="onCimEvent"} 0`, `cimbus_build_info{`, "cimbus_control_dropped_total 0", "go_goroutines ",
+		`cimbus_dead_letters_total{handler="onCimEvent"} 0`, `cimbus_events_lost_total{handler="onCimEvent"} 0`, `cimbus_build_info{`, "cimbus_control_dropped_total 0", "go_goroutines ",
 		`cimbus_stream_bytes{stream="CIM_EVENTS"} `, `cimbus_stream_limit_bytes{stream="CIM_EVENTS"} 5.3`, `cimbus_stream_lost_messages{stream="CIM_INDEX"} 0`, "cimbus_disk_free_bytes ", "process_start_time_seconds ",
 	} {
 		require.Contains(t, body, want)
