@@ -42,7 +42,7 @@ func (b *Bus) Drop(ctx context.Context, plan DeadLetterPlan) ([]DeadLetterResult
 func (b *Bus) drop(ctx context.Context, stream jetstream.Stream, d *DeadLetter) (gone bool, err error) {
 	_, err = b.readEntry(ctx, d)
 	if errors.Is(err, ErrNoMessage) {
-		return true, nil
+		return true, b.dropRedrives(ctx, stream, d) // a drop may have been broken off in between
 	}
 	if err != nil {
 		return false, err
@@ -62,11 +62,8 @@ func (b *Bus) dropRedrives(ctx context.Context, stream jetstream.Stream, d *Dead
 	if err != nil {
 		return err
 	}
-	_, err = b.LastMessage(ctx, StreamDeadLetters, subject)
-	if errors.Is(err, ErrNoMessage) {
-		return nil
-	}
-	if err == nil {
+	last, _, err := b.lastRedrive(ctx, d)
+	if err == nil && last != nil {
 		err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
 	}
 	if err != nil {
