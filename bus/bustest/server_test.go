@@ -3,6 +3,8 @@ package bustest_test
 import (
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -139,13 +141,17 @@ func TestProxyLosesNothingOfAConnectionThatEndsByItself(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, inProcess.Flush())
 
-	nc, err := nats.Connect(bustest.NewProxy(t, s.Server().Addr().String()).URL())
+	// Half-closed, so that the client's own system has no reason to reset it and to drop its last words.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(bustest.NewProxy(t, s.Server().Addr().String()).URL(), "nats://"))
 	require.NoError(t, err)
+	defer conn.Close()
 	const messages = 1000
-	for range messages {
-		require.NoError(t, nc.Publish("s", make([]byte, 1024)))
-	}
-	nc.Close()
+	_, err = fmt.Fprint(conn, "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n"+
+		strings.Repeat("PUB s 1024\r\n"+strings.Repeat("x", 1024)+"\r\n", messages))
+	require.NoError(t, err)
+	tcp, ok := conn.(*net.TCPConn)
+	require.True(t, ok)
+	require.NoError(t, tcp.CloseWrite())
 	for i := range messages {
 		_, err := received.NextMsg(5 * time.Second)
 		require.NoError(t, err, "message %d", i)
