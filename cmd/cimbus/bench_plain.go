@@ -101,7 +101,7 @@ func startPlainRoad(ctx context.Context, g *ground, t *traffic, skip int) (*plai
 	}
 	r := &plainRoad{js: js, traffic: t, lanes: map[string]chan jetstream.Msg{}}
 	r.ctx, r.fail = context.WithCancelCause(context.WithoutCancel(ctx))
-	r.consume, err = consumer.Consume(r.dispatch, jetstream.PullMaxMessages(plainWindow))
+	r.consume, err = consumer.Consume(r.dispatch, jetstream.PullMaxMessages(plainWindow), jetstream.PullExpiry(plainExpiry))
 	if err != nil {
 		return nil, fmt.Errorf("consume: %w", err)
 	}
@@ -110,7 +110,10 @@ func startPlainRoad(ctx context.Context, g *ground, t *traffic, skip int) (*plai
 
 const (
 	plainAckPending = 16384 // as the bus's worker
-	plainWindow     = 1024  // events asked for at once, as the bus's worker
+	plainWindow     = 1024  // events asked for at once; more is no faster
+	// plainExpiry bounds how long Consume stands still when, once in a while under load, its requests and the server's answers miss
+	// each other; by default that is 30 seconds.
+	plainExpiry = 2 * time.Second
 )
 
 // dispatch gives an event to its conversation's goroutine.

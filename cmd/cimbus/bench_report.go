@@ -58,7 +58,7 @@ type benchSetup struct {
 	Events        int                 `json:"events"`
 	Conversations int                 `json:"conversations"`
 	Agents        int                 `json:"agents"`
-	Rounds        int                 `json:"rounds"`
+	Rounds        int                 `json:"rounds_each"`
 	CPUs          int                 `json:"cpus"`
 
 	build
