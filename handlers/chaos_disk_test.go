@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -337,10 +338,7 @@ func (op nameOp) to(names map[string]*inode) {
 // save writes what a power cut leaves into a folder. With rng, part of what was not synced has reached the disk all the same: of
 // the names up to some moment, of each file's data up to some other, the last write torn.
 func (d *disk) save(dir string, rng *rand.Rand) error {
-	names := make(map[string]*inode, len(d.durable))
-	for path, node := range d.durable {
-		names[path] = node
-	}
+	names := maps.Clone(d.durable)
 	if rng != nil && len(d.journal) > 0 {
 		for _, op := range d.journal[:rng.IntN(len(d.journal)+1)] {
 			op.to(names)
