@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
@@ -26,6 +23,7 @@ type crowd struct {
 	o       crowdOptions
 	authors []*author
 	desks   []*desk
+	refused []string // ids of valid events that the handler gives up
 	stop    chan struct{}
 	ended   sync.Once
 	writing sync.WaitGroup // authors
@@ -43,6 +41,7 @@ type crowdOptions struct {
 	clock         time.Duration // how wrong the authors' clocks are
 	stay          time.Duration // how long a desk stays at most before it drops; default 1 s
 	retryFor      time.Duration // how long an event is tried; default 1 minute
+	verified      bool          // desks go on from what is verified, for faults that lose live copies without a trace
 }
 
 var crowdAgents = []string{"ada", "ben", "cleo", "dan"}
@@ -78,7 +77,7 @@ func startCrowd(t testing.TB, o crowdOptions) *crowd {
 		c.writing.Go(a.collect)
 	}
 	for i, name := range crowdAgents {
-		d := &desk{url: o.url, name: name, stay: o.stay}
+		d := &desk{url: o.url, name: name, stay: o.stay, careful: o.verified}
 		c.desks = append(c.desks, d)
 		c.reading.Go(func() { d.sit(ctx, rand.New(rand.NewPCG(o.seed, uint64(100+i)))) })
 	}
@@ -201,7 +200,8 @@ func (a *author) event(rng *rand.Rand, i int) bus.Event {
 	case k == 8:
 		e.Name, e.Body = cim.TypingIndicator, fmt.Appendf(nil, `{"id":%q,"name":"TYPING_INDICATOR","type":"NOTIFICATION","conversationId":%q}`, id, conversation)
 	case k < 11:
-		e.Name, e.Channel, e.Body = cim.AgentMessage, "web", fmt.Appendf(nil, `{"id":%q,"name":`, id)
+		p := poisons[rng.IntN(len(poisons))]
+		e.Name, e.Channel, e.Body = p.name, "web", p.of(id, conversation)
 	case k == 11 && a.o.large > 0 && rng.IntN(4) == 0:
 		e.Name, e.Channel, e.Body = cim.AgentMessage, "web", largest(id, conversation, a.o.large)
 	default:
@@ -225,130 +225,6 @@ func largestBody(t testing.TB, b *bus.Bus) int {
 	require.NoError(t, err)
 	const headers = 256 // more than those of the crowd's events take
 	return int(stream.CachedInfo().Config.MaxMsgSize) - headers
-}
-
-// desk is an agent who drops at random and goes on from the position it had: sometimes its stream ends, sometimes its connection.
-type desk struct {
-	url, name string
-	stay      time.Duration
-	resumed   atomic.Int64
-	again     atomic.Int64 // deliveries that came once more after a resume, and were dropped
-
-	had map[bustest.Received]bool // by earlier sessions; the running one's
-
-	mu       sync.Mutex
-	received []bustest.Received
-	at       []time.Time // when each was
-	err      error
-}
-
-func (d *desk) sit(ctx context.Context, rng *rand.Rand) {
-	position := bus.Position{}.String()
-	d.had = map[bustest.Received]bool{}
-	var nc *nats.Conn
-	defer func() {
-		if nc != nil {
-			nc.Close()
-		}
-	}()
-	for ctx.Err() == nil {
-		if nc == nil {
-			var err error
-			if nc, err = nats.Connect(d.url, restless()...); err != nil {
-				nc = nil
-				continue
-			}
-		}
-		next, err := d.session(ctx, nc, position, between(rng, 10*time.Millisecond, d.stay))
-		if err != nil {
-			d.mu.Lock()
-			d.err = err
-			d.mu.Unlock()
-			return
-		}
-		position = next
-		for _, r := range d.soFar()[len(d.had):] {
-			d.had[r] = true
-		}
-		d.resumed.Add(1)
-		if rng.IntN(3) == 0 {
-			nc.Close()
-			nc = nil
-		}
-	}
-}
-
-// session receives for a while and returns the position it came to. Only an error that no waiting mends is one.
-func (d *desk) session(ctx context.Context, nc *nats.Conn, position string, stay time.Duration) (string, error) {
-	after, err := bus.ParsePosition(position)
-	if err != nil {
-		return "", err
-	}
-	opening, cancel := context.WithTimeout(ctx, 10*time.Second)
-	a, err := bus.OpenAgent(opening, nc, bus.AgentOptions{Tenant: tenant, Agent: d.name, After: &after, CheckEvery: 3 * time.Second})
-	cancel()
-	var expired *bus.ExpiredError
-	if errors.As(err, &expired) {
-		return "", err
-	}
-	if err != nil {
-		return position, nil // nobody answers yet
-	}
-	defer func() { _ = a.Close() }() // never fails
-	ctx, cancel = context.WithTimeout(ctx, stay)
-	defer cancel()
-	for {
-		delivery, err := a.Next(ctx)
-		switch {
-		case errors.As(err, &expired):
-			return "", err
-		case err != nil:
-			return a.Position().String(), nil
-		case !delivery.Transient:
-			r := bustest.Received{Subject: delivery.Subject, Sequence: delivery.Sequence}
-			if d.had[r] {
-				// A position taken while something was missing lies before what is missing, so before what was handed out above it.
-				d.again.Add(1)
-				continue
-			}
-			d.mu.Lock()
-			d.received = append(d.received, r)
-			d.at = append(d.at, time.Now())
-			d.mu.Unlock()
-		}
-	}
-}
-
-func (d *desk) soFar() []bustest.Received {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clip(d.received)
-}
-
-func (d *desk) failure() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.err
-}
-
-// desksComplete gives every desk the time to receive what is stored for it. What is still missing then the account tells.
-func (c *crowd) desksComplete(t testing.TB, b *bus.Bus) {
-	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
-	stream, err := b.JetStream().Stream(ctx, bus.StreamDeliveries)
-	require.NoError(t, err)
-	deadline := time.Now().Add(60 * time.Second)
-	for _, d := range c.desks {
-		info, err := stream.Info(ctx, jetstream.WithSubjectFilter("cim-agent."+tenant+"."+d.name+".>"))
-		require.NoError(t, err)
-		want := 0
-		for _, n := range info.State.Subjects {
-			want += int(n)
-		}
-		for len(d.soFar()) < want && time.Now().Before(deadline) && d.failure() == nil {
-			elapse(10 * time.Millisecond)
-		}
-	}
 }
 
 // events compares what the authors know with what is stored.

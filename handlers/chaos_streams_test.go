@@ -3,7 +3,6 @@ package handlers_test
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -123,35 +122,4 @@ func TestChaosWorkGoesOnWhenCIM_INDEXIsDeletedAndMadeAgainUnderLoad(t *testing.T
 			require.LessOrEqual(t, e.Sequence, events.Sequence, "published after the stream was there again: %v", e)
 		}
 	}
-}
-
-// stepDown makes a stream's leader give up.
-func stepDown(b *bus.Bus, stream string) {
-	// Whether there is one at the moment does not matter: that is the fault.
-	_, _ = b.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second)
-}
-
-func TestChaosNothingIsLostOrRepeatedWhenTheClustersLeadersStepDown(t *testing.T) {
-	rng, seed := chaos(t)
-	nodes := bustest.Cluster(t, 3)
-	url := strings.Join(nodes.URLs(), ",")
-	b := openWhole(t, bus.Options{URL: url})
-	control(t, b)
-	start(t, b, oncimevent.New(oncimevent.Options{}))
-	c := startCrowd(t, crowdOptions{url: url, seed: seed, every: 20 * time.Millisecond})
-	c.more(t, 20)
-	for i := range shortOrLong(5, 60) {
-		elapse(time.Second)
-		stepDown(b, []string{bus.StreamEvents, bus.StreamDeliveries, bus.StreamIndex, bus.StreamMembers}[rng.IntN(4)])
-		if i > 0 && i%20 == 0 {
-			down := rng.IntN(nodes.Len())
-			nodes.Stop(down)
-			elapse(3 * time.Second)
-			nodes.Start(down)
-		}
-	}
-	c.more(t, 20)
-	c.end(t)
-	nodes.WaitCurrent()
-	c.account(t, onlooker(t, url), 0)
 }

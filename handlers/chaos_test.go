@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,19 +107,23 @@ func (c *crowd) account(t testing.TB, b *bus.Bus, lostAcknowledged int) {
 	c.desksComplete(t, b)
 	s := c.events(t, b)
 	t.Log(s)
-	report, err := bustest.Audit(ctx, b.JetStream())
+	report, err := bustest.Audit(ctx, b.JetStream(), c.refused...)
 	require.NoError(t, err)
 	t.Logf("streams: %s", report)
 	var failed []error
 	for _, d := range c.desks {
 		require.NoError(t, d.failure(), "agent %s", d.name)
 		received := d.soFar()
-		r, err := bustest.AuditAgent(ctx, b.JetStream(), tenant, d.name, 0, received)
+		r, err := bustest.AuditAgent(ctx, b.JetStream(), tenant, d.name, 0, received, c.refused...)
 		require.NoError(t, err)
-		t.Logf("agent %s, resumed %d times: received %d, again after a break %d, lost %d, repeated %d, out of order %d, unexpected %d", d.name, d.resumed.Load(),
-			len(received), d.again.Load(), len(r.Lost), len(r.Repeated), len(r.Misordered), len(r.Unexpected))
+		wrong, again := d.wronglyAgain(t, b)
+		t.Logf("agent %s, resumed %d times: received %d, again after a break %d (wrongly %d), lost %d, repeated %d, out of order %d, unexpected %d", d.name, d.resumed.Load(),
+			len(received), again, len(wrong), len(r.Lost), len(r.Repeated), len(r.Misordered), len(r.Unexpected))
 		if err := r.Err(); err != nil {
 			failed = append(failed, fmt.Errorf("agent %s: %w", d.name, err))
+		}
+		if len(wrong) > 0 {
+			failed = append(failed, fmt.Errorf("agent %s had before: %s", d.name, strings.Join(wrong[:min(5, len(wrong))], "; ")))
 		}
 	}
 	require.NoError(t, report.Err())

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,12 +29,14 @@ const readTimeout = 30 * time.Second
 // compares that exactly with what is stored: deliveries, index, member records,
 // dead letters of the onCimEvent handler. The bus has to be at rest, with
 // everything published committed, and no stream may have reached a limit.
+// refused are the ids of valid events that the handler gives up, none of
+// membership: they demand a dead letter instead of deliveries.
 //
 // Deliveries count in the order of their conversation, notices among the
 // events; index entries in the order of theirs. The error is about reading,
 // Report.Err about what was found. Everything is read from the leaders.
-func Audit(ctx context.Context, js jetstream.JetStream) (Report, error) {
-	events, err := readEvents(ctx, js)
+func Audit(ctx context.Context, js jetstream.JetStream, refused ...string) (Report, error) {
+	events, err := readEvents(ctx, js, refused)
 	if err != nil {
 		return Report{}, fmt.Errorf("audit: %w", err)
 	}
@@ -70,8 +73,9 @@ type Received struct {
 // sequence in CIM_DELIVERIES of the last delivery the agent had before, 0 for
 // none. Deliveries of types other than onCimEvent and topicUnsubscription are
 // not counted, nor transient ones (leave those out: they have no sequence).
-func AuditAgent(ctx context.Context, js jetstream.JetStream, tenant, agent string, after uint64, received []Received) (Report, error) {
-	events, err := readEvents(ctx, js)
+// refused is as in Audit.
+func AuditAgent(ctx context.Context, js jetstream.JetStream, tenant, agent string, after uint64, received []Received, refused ...string) (Report, error) {
+	events, err := readEvents(ctx, js, refused)
 	if err != nil {
 		return Report{}, fmt.Errorf("audit of agent %q: %w", agent, err)
 	}
@@ -112,7 +116,7 @@ func promised(subject string) bool {
 	return err != nil || d.Type == typeEvent || d.Type == typeNotice
 }
 
-func readEvents(ctx context.Context, js jetstream.JetStream) ([]Event, error) {
+func readEvents(ctx context.Context, js jetstream.JetStream, refused []string) ([]Event, error) {
 	stream, err := js.Stream(ctx, streamEvents)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", streamEvents, err)
@@ -124,7 +128,11 @@ func readEvents(ctx context.Context, js jetstream.JetStream) ([]Event, error) {
 	err = read(ctx, js, streamEvents, subjects.AllEvents, func(m stored) error {
 		// Redriven for another handler: no business of onCimEvent.
 		if h := last(m.header, "Cim-Redrive-Handler"); h == "" || h == handlerEvents {
-			events = append(events, decodeEvent(m.subject, m.header, m.data, m.sequence))
+			e := decodeEvent(m.subject, m.header, m.data, m.sequence)
+			if e.Invalid == "" && slices.Contains(refused, e.ID) {
+				e.Invalid = "refused"
+			}
+			events = append(events, e)
 		}
 		return nil
 	})

@@ -317,3 +317,18 @@ func TestAuditOfAgentHoldsWhatItReceivedAgainstTheEvents(t *testing.T) {
 	others = append(others, bustest.Received{Subject: "cim-live.acme.ben.onCimEvent.c1", Sequence: all[0].Sequence})
 	require.Len(t, check(0, others).Unexpected, 1, "another agent's")
 }
+
+func TestAuditDemandsADeadLetterOfAnEventTheHandlerRefused(t *testing.T) {
+	w := newWorld(rand.New(rand.NewPCG(3, 4)).IntN)
+	w.play(50)
+	i := slices.IndexFunc(w.events, func(e bustest.Event) bool { return e.Name == "CUSTOMER_MESSAGE" && e.Invalid == "" })
+	refused := w.events[i]
+	js := write(t, w)
+	r, err := bustest.Audit(t.Context(), js, refused.ID)
+	require.NoError(t, err)
+	require.Len(t, r.Lost, 2, "dead letter, and its entry")
+	for _, e := range slices.Concat(r.Lost, r.Unexpected) {
+		require.Equal(t, refused.Sequence, e.Sequence)
+	}
+	require.NotEmpty(t, r.Unexpected, "it was delivered, or at least committed")
+}

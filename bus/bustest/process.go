@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// processTimeout is how long a server process may take to be ready.
-const processTimeout = 30 * time.Second
+// processTimeout is how long a server process may take to be ready, its elections included.
+const processTimeout = 60 * time.Second
 
 // NATSServer is a nats-server in a process of its own, of the version this
 // module uses, with JetStream on a temporary store. Its methods are for one
@@ -37,6 +37,14 @@ type NATSServer struct {
 // its defaults and the given lines of configuration ("max_payload: 64KB").
 func Process(t testing.TB, config ...string) *NATSServer {
 	t.Helper()
+	s := newProcess(t, config)
+	s.Restart()
+	return s
+}
+
+// newProcess prepares a server; nothing runs yet.
+func newProcess(t testing.TB, config []string) *NATSServer {
+	t.Helper()
 	s := &NATSServer{t: t, binary: natsServerBinary(t), dir: t.TempDir(), addr: address(t)}
 	lines := append([]string{
 		fmt.Sprintf("listen: %q", s.addr),
@@ -50,7 +58,6 @@ func Process(t testing.TB, config ...string) *NATSServer {
 			t.Logf("log of nats-server:\n%s", s.Log())
 		}
 	})
-	s.Restart()
 	return s
 }
 
@@ -93,10 +100,20 @@ func (s *NATSServer) signal(signal syscall.Signal) {
 // and waits until it is ready.
 func (s *NATSServer) Restart() {
 	s.t.Helper()
+	s.start()
+	s.waitReady()
+}
+
+func (s *NATSServer) start() {
+	s.t.Helper()
 	s.Kill()
 	cmd := exec.Command(s.binary, "-c", s.configFile())
 	require.NoError(s.t, cmd.Start())
 	s.cmd = cmd
+}
+
+func (s *NATSServer) waitReady() {
+	s.t.Helper()
 	Eventually(s.t, processTimeout, func() error { return ready(s.URL()) })
 }
 
