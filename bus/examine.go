@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,10 +22,11 @@ const (
 )
 
 // Examine checks the bus and explains what it finds: server, JetStream, what is known of durability, streams against their
-// declaration, room, lost messages, sequences that went back, lag of the handlers, clocks. It changes nothing. What cannot be asked is
-// a finding too; an error is returned only where ctx ended.
-func (b *Bus) Examine(ctx context.Context) ([]Finding, error) {
-	found := []Finding{b.examineServer(), b.examineJetStream(ctx)}
+// declaration, room, lost messages, sequences that went back, lag of the handlers, clocks. What is room enough o.Threshold says, as for
+// the alarms. It changes nothing. What cannot be asked is a finding too; an error is returned only where ctx ended.
+func (b *Bus) Examine(ctx context.Context, o AlarmOptions) ([]Finding, error) {
+	threshold := cmp.Or(o.Threshold, AlarmThreshold)
+	found := []Finding{b.examineServer(), b.examineJetStream(ctx, threshold)}
 	streams, err := b.Streams(ctx)
 	if err != nil {
 		return append(found, unasked("streams", err)), ctx.Err()
@@ -33,7 +35,7 @@ func (b *Bus) Examine(ctx context.Context) ([]Finding, error) {
 	found = append(found, b.examinePlan(ctx)...)
 	for _, s := range streams {
 		if s.Exists {
-			found = append(found, s.Room(AlarmThreshold))
+			found = append(found, s.Room(threshold))
 		}
 	}
 	found = append(found, together("lost", streams, StreamStatus.Loss)...)
@@ -95,7 +97,7 @@ func older(version, than string) bool {
 	return major < wantMajor || major == wantMajor && minor < wantMinor
 }
 
-func (b *Bus) examineJetStream(ctx context.Context) Finding {
+func (b *Bus) examineJetStream(ctx context.Context, threshold float64) Finding {
 	account, err := b.js.AccountInfo(ctx)
 	if err != nil {
 		return unasked("jetstream", err)
@@ -115,7 +117,7 @@ func (b *Bus) examineJetStream(ctx context.Context) Finding {
 		}
 		used := float64(l.used) / float64(l.limit)
 		f.Found += fmt.Sprintf(", %.0f %% of the account's %s", used*100, l.of)
-		if used >= AlarmThreshold {
+		if used >= threshold {
 			f.Level, f.Remedy = LevelWarn, "raise the account's limit of "+l.of+", or let the streams keep less"
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 func examine(t *testing.T, b *bus.Bus) []bus.Finding {
 	t.Helper()
-	found, err := b.Examine(t.Context())
+	found, err := b.Examine(t.Context(), bus.AlarmOptions{})
 	require.NoError(t, err)
 	for _, f := range found {
 		require.NotEmpty(t, f.Check)
@@ -158,7 +158,7 @@ func TestAnEndedExaminationSaysSo(t *testing.T) {
 	b := openOn(t, testConn(t, bustest.Server(t)), bus.StreamOptions{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	found, err := b.Examine(ctx)
+	found, err := b.Examine(ctx, bus.AlarmOptions{})
 	require.Error(t, err)
 	require.Equal(t, bus.LevelFail, bus.Worst(found))
 }

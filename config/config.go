@@ -23,6 +23,7 @@ type Config struct {
 	HTTP          HTTP
 	Durability    string // "strict" or "balanced"
 	StoreLimits   StoreLimits
+	Alarms        Alarms
 	Streams       Streams
 	Members       Members
 	Conversations Conversations
@@ -58,6 +59,12 @@ type HTTP struct {
 type StoreLimits struct {
 	MaxBytes  int64 // of the disk
 	MaxMemory int64 // of memory, for memory streams and consumers
+}
+
+// Alarms is when the daemon warns of what runs full, and what it leaves free.
+type Alarms struct {
+	Threshold   float64 // share of a limit from which it is a warning, 0 to 1
+	DiskReserve int64   // of the store's disk, kept free; 0: a tenth of it, at most 1 GiB
 }
 
 // Streams is how long and how much the streams keep.
@@ -125,6 +132,6 @@ type Log struct {
 }
 
 // External reports whether the streams live on an external server. Store,
-// Durability, StoreLimits and the NATS and WebSocket listeners then do not
-// apply.
+// Durability, StoreLimits, the disk's reserve and the NATS and WebSocket
+// listeners then do not apply.
 func (c *Config) External() bool { return c.NATS.URL != "" || c.NATS.Context != "" }

@@ -91,6 +91,38 @@ func size[N integer](field func(*Config) *N, least, most int64) kind {
 		}}
 }
 
+// sizeOrZero takes 0 too, which stands for something.
+func sizeOrZero[N integer](field func(*Config) *N, zero string, least int64) kind {
+	k := size(field, least, math.MaxInt64)
+	set := k.set
+	k.valid = "write 0 for " + zero + ", or" + strings.TrimPrefix(k.valid, "write")
+	k.set = func(c *Config, text string) string {
+		if n, ok := parseSize(text); ok && n == 0 {
+			*field(c) = 0
+			return ""
+		}
+		return set(c, text)
+	}
+	return k
+}
+
+// percentage fills in a share from 0 to 1. Neither end can be meant: nothing would be told, or everything at all times.
+func percentage(field func(*Config) *float64) kind {
+	return kind{name: "percentage", valid: "write a whole percentage from 1% to 99%, as 80%",
+		set: func(c *Config, text string) string {
+			digits, ok := strings.CutSuffix(text, "%")
+			n, err := strconv.ParseUint(digits, 10, 16)
+			switch {
+			case !ok || err != nil:
+				return "is not a percentage"
+			case n < 1 || n > 99:
+				return "is out of range"
+			}
+			*field(c) = float64(n) / 100
+			return ""
+		}}
+}
+
 func duration(field func(*Config) *time.Duration, least time.Duration) kind {
 	return kind{name: "duration", valid: fmt.Sprintf("write a duration of at least %s, as 500ms, 10s, 5m or 72h", least),
 		set: func(c *Config, text string) string {

@@ -42,6 +42,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	require.Equal(t, "127.0.0.1:8080", c.HTTP.Addr)
 	require.Equal(t, "strict", c.Durability)
 	require.Equal(t, config.StoreLimits{MaxBytes: 10 << 30, MaxMemory: 256 << 20}, c.StoreLimits)
+	require.Equal(t, config.Alarms{Threshold: 0.8}, c.Alarms)
 	require.Equal(t, config.Streams{
 		Events:          config.MaxAge{MaxAge: 7 * 24 * time.Hour},
 		Deliveries:      config.Deliveries{MaxAge: 72 * time.Hour, MaxPerSubject: 10_000},
@@ -86,7 +87,7 @@ func TestEachLayerOverridesTheOneBefore(t *testing.T) {
 func TestEveryKeyIsSetByFileAndEnvironmentAndItsFlag(t *testing.T) {
 	other := map[string]string{ // by type, valid for every key of it and no default
 		"text": "somewhere", "address": "localhost:0", "url": "nats://bus.example:4222", "list": "https://desk.example.com,http://localhost:8080",
-		"size": "2MiB", "duration": "2s", "number": "3", "boolean": "false",
+		"size": "128MiB", "percentage": "90%", "duration": "2s", "number": "3", "boolean": "false",
 	}
 	choices := map[string]string{"durability": "balanced", "streams.compression": "s2", "log.level": "off", "log.format": "json"}
 	for _, k := range config.Keys() {

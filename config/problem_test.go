@@ -69,14 +69,15 @@ func TestEveryProblemIsReportedAtOnceWithKeyValueSourceAndRemedy(t *testing.T) {
 
 func TestEveryTypeRefusesWhatItIsNot(t *testing.T) {
 	bad := map[string][]string{
-		"address":  {"4222", "localhost", "127.0.0.1:", "127.0.0.1:nats", "127.0.0.1:-1", "127.0.0.1:65536", "::1:4222", ":4222", "0.0.0.0:0", "192.168.0.1:4222", "bus.example:4222", "[::]:4222"},
-		"url":      {"http://a:4222", "nats://", ",", "nats://a:4222,", "nats://a b", "nats://%zz"},
-		"list":     {"*", "desk.example.com", "https://", "https://a.example/path", "https://a.example,", "ftp://a.example", "https://a.example?x", ","},
-		"size":     {"", "1", "-1GiB", "1.5GiB", "10 gib", "GiB", "10Gi", "10GiBB", "99999999TiB", "9223372036854775808", "1e9"},
-		"duration": {"", "5", "-5s", "0s", "1ns", "1d", "5 s", "s"},
-		"number":   {"", "-1", "1.5", "0x10", "1_000", "99999999999999999999", "9999999999999"},
-		"boolean":  {"", "yes", "on", "2"},
-		"choice":   {"", "Strict", "TEXT", "trace "},
+		"address":    {"4222", "localhost", "127.0.0.1:", "127.0.0.1:nats", "127.0.0.1:-1", "127.0.0.1:65536", "::1:4222", ":4222", "0.0.0.0:0", "192.168.0.1:4222", "bus.example:4222", "[::]:4222"},
+		"url":        {"http://a:4222", "nats://", ",", "nats://a:4222,", "nats://a b", "nats://%zz"},
+		"list":       {"*", "desk.example.com", "https://", "https://a.example/path", "https://a.example,", "ftp://a.example", "https://a.example?x", ","},
+		"size":       {"", "1", "-1GiB", "1.5GiB", "10 gib", "GiB", "10Gi", "10GiBB", "99999999TiB", "9223372036854775808", "1e9"},
+		"percentage": {"", "80", "0.8", "0%", "100%", "-5%", "8 %", "%", "80%%"},
+		"duration":   {"", "5", "-5s", "0s", "1ns", "1d", "5 s", "s"},
+		"number":     {"", "-1", "1.5", "0x10", "1_000", "99999999999999999999", "9999999999999"},
+		"boolean":    {"", "yes", "on", "2"},
+		"choice":     {"", "Strict", "TEXT", "trace "},
 	}
 	for _, k := range config.Keys() {
 		for _, text := range bad[k.Type] {
@@ -133,7 +134,7 @@ func TestEveryMistakeInAFileIsFoundOnItsLine(t *testing.T) {
 		{[]string{"nats:", "  addr: ''", "nats:"}, ":3", "nats", "is there twice"},
 		{[]string{"nats: x"}, ":1", "nats", "is a section, not a value; write its settings below it: addr, context, creds, url"},
 		{[]string{"streams: []"}, ":1", "streams", "compression, dead_letters, deliveries, duplicate_window, events, index, max_event_bytes, replicas"},
-		{[]string{"", "- store"}, ":2", "", "is a section, not a value; write its settings below it: conversations, delivery"},
+		{[]string{"", "- store"}, ":2", "", "is a section, not a value; write its settings below it: alarms, conversations, delivery"},
 		{[]string{"x"}, ":1", "", "is a section, not a value"},
 		{[]string{"store:"}, ":1", "store", "has no value; write the path of a folder, or remove the line for the default"},
 		{[]string{"log:", "  level: null"}, ":2", "log.level", "has no value"},

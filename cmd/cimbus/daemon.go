@@ -42,7 +42,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	// Before the handler: what it stores makes a disk that is nearly full fuller.
-	if d.alarms, err = d.bus.WatchAlarms(ctx, bus.AlarmOptions{}); err != nil {
+	if d.alarms, err = d.bus.WatchAlarms(ctx, alarmOptions(d.config)); err != nil {
 		return err
 	}
 	if d.worker, err = handlers.Start(ctx, d.bus, d.handler()); err != nil {
@@ -79,6 +79,11 @@ func (d *daemon) openBus(ctx context.Context) (*bus.Bus, error) {
 		return nil, fmt.Errorf("%w, with --store", err)
 	}
 	return b, err
+}
+
+// alarmOptions are the alarms as configured.
+func alarmOptions(c *config.Config) bus.AlarmOptions {
+	return bus.AlarmOptions{Threshold: c.Alarms.Threshold, DiskReserve: uint64(c.Alarms.DiskReserve)}
 }
 
 func (d *daemon) handler() handlers.Handler {

@@ -95,7 +95,7 @@ func (d *doctor) examine(ctx context.Context) []bus.Finding {
 	var found []bus.Finding
 	err := d.target.withBus(ctx, d.app.log(hclog.Error), d.declare, func(b *bus.Bus) error {
 		d.daemon = d.ask(ctx, b.Conn().ConnectedServerId())
-		seen, err := b.Examine(ctx)
+		seen, err := b.Examine(ctx, alarmOptions(d.config))
 		of := func(check string) bus.Finding {
 			for _, f := range seen {
 				if f.Check == check {
@@ -247,7 +247,7 @@ func (d *doctor) disk(ctx context.Context, b *bus.Bus, own bool) bus.Finding {
 		return f
 	}
 	f.Found = fmt.Sprintf("%s of %s are free", size(disk.Free), size(disk.Total))
-	reserve := bus.DiskReserve(disk)
+	reserve := cmp.Or(uint64(d.config.Alarms.DiskReserve), bus.DiskReserve(disk))
 	switch {
 	case disk.Free < reserve:
 		f.Level, f.Remedy = bus.LevelFail, "make room on the disk; events are taken again by themselves once there is room"
