@@ -1,17 +1,40 @@
 package bus
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cimbus/cimbus/subjects"
 )
 
-// Drop deletes the entries of a plan for good, redriven or not, and what is recorded of their redrives. Entries that are not in the
-// plan stay, whatever the filter says of them by now. It returns one result per entry, in the order of the plan, and an error when the
-// whole was broken off; repeating it does no harm.
-func (b *Bus) Drop(ctx context.Context, plan DeadLetterPlan) ([]DeadLetterResult, error) {
+// DropOption changes how Drop drops.
+type DropOption func(*dropOptions)
+
+type dropOptions struct {
+	operator string
+}
+
+// DroppedBy says who drops, for the record; by default it is the name of the connection.
+func DroppedBy(operator string) DropOption {
+	return func(o *dropOptions) { o.operator = operator }
+}
+
+// Drop deletes the entries of a plan for good, redriven or not. Who did it is recorded beside each before it goes: see
+// DroppedDeadLetters. Entries that are not in the plan stay, whatever the filter says of them by now. It returns one result per entry,
+// in the order of the plan, and an error when the whole was broken off; repeating it does no harm.
+func (b *Bus) Drop(ctx context.Context, plan DeadLetterPlan, opts ...DropOption) ([]DeadLetterResult, error) {
+	var o dropOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	operator := cmp.Or(o.operator, b.nc.Opts.Name, "unknown")
 	stream, err := b.js.Stream(ctx, StreamDeadLetters)
 	if err != nil {
 		return nil, fmt.Errorf("drop dead letters: stream %s: %w", StreamDeadLetters, err)
@@ -23,7 +46,7 @@ func (b *Bus) Drop(ctx context.Context, plan DeadLetterPlan) ([]DeadLetterResult
 	results, err := carryOut(ctx, plan, lanes, func(ctx context.Context, e PlannedDeadLetter) DeadLetterResult {
 		e.Refused = ""
 		result := DeadLetterResult{PlannedDeadLetter: e, Outcome: EntryDropped}
-		gone, err := b.drop(ctx, stream, &e.DeadLetter)
+		gone, err := b.drop(ctx, stream, &e.DeadLetter, operator)
 		switch {
 		case err != nil:
 			result.Outcome, result.Err = EntryFailed, err
@@ -38,13 +61,17 @@ func (b *Bus) Drop(ctx context.Context, plan DeadLetterPlan) ([]DeadLetterResult
 	return results, nil
 }
 
-// drop deletes one entry, and tells where it was gone already.
-func (b *Bus) drop(ctx context.Context, stream jetstream.Stream, d *DeadLetter) (gone bool, err error) {
+// drop records that an entry is dropped and deletes it, or tells that it was gone already. The record comes first: of an entry that is
+// not there any more somebody may ask.
+func (b *Bus) drop(ctx context.Context, stream jetstream.Stream, d *DeadLetter, operator string) (gone bool, err error) {
 	_, err = b.readEntry(ctx, d)
 	if errors.Is(err, ErrNoMessage) {
-		return true, b.dropRedrives(ctx, stream, d) // a drop may have been broken off in between
+		return true, nil
 	}
 	if err != nil {
+		return false, err
+	}
+	if err := b.recordDrop(ctx, d, operator); err != nil {
 		return false, err
 	}
 	if err := stream.DeleteMsg(ctx, d.Sequence); err != nil {
@@ -53,21 +80,59 @@ func (b *Bus) drop(ctx context.Context, stream jetstream.Stream, d *DeadLetter) 
 			return false, fmt.Errorf("delete dead letter %d: %w", d.Sequence, err)
 		}
 	}
-	return false, b.dropRedrives(ctx, stream, d)
+	return false, nil
 }
 
-// dropRedrives deletes what is recorded of an entry's redrives.
-func (b *Bus) dropRedrives(ctx context.Context, stream jetstream.Stream, d *DeadLetter) error {
-	subject, err := d.name().Redrive()
-	if err != nil {
-		return err
+// recordDrop puts a record behind those of the redrives, unless a drop that was broken off left one.
+func (b *Bus) recordDrop(ctx context.Context, d *DeadLetter, operator string) error {
+	for {
+		last, at, err := b.lastRedrive(ctx, d)
+		if err != nil || last.dropped() {
+			return err
+		}
+		r := Redrive{State: RedriveDropped, Operator: operator, DeadLetter: d.Sequence, Reason: d.Reason, Conversation: d.Conversation}
+		if last != nil {
+			r.Attempt, r.Event = last.Attempt, last.Event
+		}
+		if err = b.recordRedrive(ctx, d, &r, at); !errors.Is(err, errRecordOvertaken) {
+			return err
+		}
 	}
-	last, _, err := b.lastRedrive(ctx, d)
-	if err == nil && last != nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
+}
+
+// DroppedDeadLetters lists what is recorded of the entries that were dropped and pass the filter, in the order in which they were. Of
+// each there are its sequence and names, its reason and its conversation; Time is when it was dropped, and Redrive the record, which
+// says by whom. The records are kept as long as dead letters are.
+func (b *Bus) DroppedDeadLetters(ctx context.Context, f DeadLetterFilter) iter.Seq2[DeadLetter, error] {
+	return func(yield func(DeadLetter, error) bool) {
+		subject, err := f.names().Redrive()
+		if err != nil {
+			yield(DeadLetter{}, fmt.Errorf("dropped dead letters: %w", err))
+			return
+		}
+		for m, err := range b.Read(ctx, Range{Stream: StreamDeadLetters, Filter: subject, Batch: 1024}) {
+			if err != nil {
+				yield(DeadLetter{}, fmt.Errorf("dropped dead letters: %w", err))
+				return
+			}
+			d, ok := readDropped(m)
+			asked := len(f.Sequences) == 0 || slices.Contains(f.Sequences, d.Sequence)
+			if ok && asked && f.passes(&d) && !yield(d, nil) {
+				return
+			}
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("delete the redrives of dead letter %d: %w", d.Sequence, err)
+}
+
+func readDropped(m *jetstream.RawStreamMsg) (DeadLetter, bool) {
+	var r Redrive
+	name, err := subjects.ParseRedrive(m.Subject)
+	if err != nil || json.Unmarshal(m.Data, &r) != nil || !r.dropped() {
+		return DeadLetter{}, false
 	}
-	return nil
+	r.Time, r.at = m.Time, m.Sequence
+	return DeadLetter{
+		Sequence: r.DeadLetter, Time: m.Time, Handler: name.Handler, Tenant: name.Tenant, Channel: name.Channel, Event: name.Event,
+		SourceSequence: name.Sequence, Reason: r.Reason, Conversation: r.Conversation, Redrive: &r,
+	}, true
 }

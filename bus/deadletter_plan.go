@@ -24,7 +24,7 @@ const (
 	RefusedHandler  Refusal = "no-handler"       // its handler has no consumer, so nobody would handle the event; forced it goes nevertheless
 	RefusedSubject  Refusal = "bad-subject"      // its source subject is not of the grammar: publish the payload on a proper one instead
 	RefusedPayload  Refusal = "no-payload"       // the payload was left out for its size, and CIM_EVENTS no longer keeps the event
-	RefusedGone     Refusal = "gone"             // it was dropped or has expired since the plan was made
+	RefusedGone     Refusal = "gone"             // it was dropped, or has expired since the plan was made
 	RefusedChanged  Refusal = "changed"          // it was redriven since the plan was made: plan again
 )
 
@@ -138,6 +138,8 @@ func (b *Bus) planRefusals(ctx context.Context, entries []PlannedDeadLetter) err
 		switch {
 		case subjectErr != nil:
 			e.Refused = RefusedSubject
+		case e.Redrive.dropped():
+			e.Refused = RefusedGone
 		case !kept:
 			e.Refused = RefusedPayload
 		case e.Redrive.unfinished() && !events.reachBack(e.Redrive):

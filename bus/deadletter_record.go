@@ -22,10 +22,11 @@ const (
 	RedriveStarted RedriveState = "started"  // the event may be in CIM_EVENTS or not; the next redrive finds out and finishes this one
 	RedriveFailed  RedriveState = "failed"   // the event was refused; the next redrive goes on with this one
 	RedriveDone    RedriveState = "redriven" // the event is in CIM_EVENTS
+	RedriveDropped RedriveState = "dropped"  // no redrive at all: the entry is to be deleted, and mostly is
 )
 
-// Redrive is a record about one redrive of a dead letter. Records are kept beside the entry, in the same stream and as long as it:
-// a dead letter is never written to. The last one is the state of the entry.
+// Redrive is a record about one redrive of a dead letter, or about its end. Records are kept beside the entry, in the same stream and as
+// long as dead letters are: a dead letter is never written to. The last one is the state of the entry.
 type Redrive struct {
 	Attempt  int          `json:"attempt"` // 1 for the first; only a forced redrive counts on
 	State    RedriveState `json:"state"`
@@ -33,6 +34,10 @@ type Redrive struct {
 	Time     time.Time    `json:"-"`               // when the record was stored
 	Event    uint64       `json:"event,omitempty"` // sequence of the new event in CIM_EVENTS, 0 = none is known
 	Error    string       `json:"error,omitempty"` // why it failed
+
+	// Of a dropped entry, which nobody can ask any more.
+	Reason       string `json:"reason,omitempty"`
+	Conversation string `json:"conversation,omitempty"`
 
 	// What it takes to finish the attempt exactly once, whoever does it and however late.
 	DeadLetter uint64 `json:"dead_letter"` // the entry's sequence: a stream made anew may have another entry under the same names
@@ -43,7 +48,10 @@ type Redrive struct {
 }
 
 // unfinished tells whether nobody knows that the event is in CIM_EVENTS.
-func (r *Redrive) unfinished() bool { return r != nil && r.State != RedriveDone }
+func (r *Redrive) unfinished() bool { return r != nil && r.State != RedriveDone && !r.dropped() }
+
+// dropped tells whether the entry was dropped. One that is there nevertheless is a drop that was broken off.
+func (r *Redrive) dropped() bool { return r != nil && r.State == RedriveDropped }
 
 // position is the record's sequence, 0 without one.
 func (r *Redrive) position() uint64 {

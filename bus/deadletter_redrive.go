@@ -194,6 +194,8 @@ func (r *redrive) attempt(d *DeadLetter, planned uint64) (a *Redrive, fresh bool
 	number := 1
 	switch now := d.Redrive; {
 	case now == nil:
+	case now.dropped():
+		return nil, false, RefusedGone
 	case now.unfinished() && r.events.reachBack(now):
 		return now, false, ""
 	case now.unfinished() && !r.o.Force:

@@ -1,7 +1,9 @@
 package bus_test
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -276,7 +278,7 @@ func TestAListingEndsWithWhatWasThereWhenItBegan(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-func TestDropRemovesExactlyThePlannedEntriesAndWhatIsRecordedOfThem(t *testing.T) {
+func TestDropRemovesExactlyThePlannedEntries(t *testing.T) {
 	g := forgetful(t, "h")
 	first, second, third := g.give("c1"), g.give("c1"), g.give("c2")
 	g.redrive(g.plan(bus.DeadLetterFilter{}), false)
@@ -294,16 +296,80 @@ func TestDropRemovesExactlyThePlannedEntriesAndWhatIsRecordedOfThem(t *testing.T
 		}
 	}
 	require.Equal(t, []uint64{third, late}, g.sequences(bus.DeadLetterFilter{}))
-	var records []string
-	for m, err := range g.Read(t.Context(), bus.Range{Stream: bus.StreamDeadLetters, Filter: subjects.AllRedrives}) {
-		require.NoError(t, err)
-		records = append(records, m.Subject)
-	}
-	require.Equal(t, slices.Repeat([]string{"cim-redrive.h.acme.web.CUSTOMER_MESSAGE.3"}, 2), records)
 	require.Len(t, g.redriven(), 3, "the redriven events stay")
 }
 
-func TestADropBrokenOffAndRepeatedDropsTheRest(t *testing.T) {
+// dropped are the records of drops that pass the filter.
+func (g graves) dropped(f bus.DeadLetterFilter) []bus.DeadLetter {
+	g.t.Helper()
+	all := []bus.DeadLetter{}
+	for d, err := range g.DroppedDeadLetters(g.t.Context(), f) {
+		require.NoError(g.t, err)
+		all = append(all, d)
+	}
+	return all
+}
+
+func TestADropLeavesARecordOfWhoDroppedWhatAndWhen(t *testing.T) {
+	g := forgetful(t, "h")
+	first, second, kept := g.give("c1"), g.give("c2"), g.give("c3")
+	g.redrive(g.plan(bus.DeadLetterFilter{Sequences: []uint64{first}}), false)
+	plan, err := g.PlanDrop(t.Context(), bus.DeadLetterFilter{Sequences: []uint64{first, second}})
+	require.NoError(t, err)
+	_, err = g.Drop(t.Context(), plan, bus.DroppedBy("bob"))
+	require.NoError(t, err)
+	_, err = g.Drop(t.Context(), plan, bus.DroppedBy("eve"))
+	require.NoError(t, err)
+
+	all := g.dropped(bus.DeadLetterFilter{})
+	slices.SortFunc(all, func(x, y bus.DeadLetter) int { return cmp.Compare(x.Sequence, y.Sequence) })
+	require.Len(t, all, 2, "who came late dropped nothing")
+	for i, d := range all {
+		require.WithinDuration(t, time.Now(), d.Time, time.Minute)
+		require.Equal(t, d.Time, d.Redrive.Time)
+		require.Equal(t, bus.RedriveDropped, d.Redrive.State)
+		require.Equal(t, "bob", d.Redrive.Operator)
+		require.Equal(t, plan.Entries[i].SourceSequence, d.SourceSequence)
+		d.Time, d.Redrive, d.SourceSequence = time.Time{}, nil, 0
+		require.Equal(t, bus.DeadLetter{
+			Sequence: []uint64{first, second}[i], Handler: "h", Tenant: "acme", Channel: "web", Event: "CUSTOMER_MESSAGE", Reason: "broken",
+			Conversation: fmt.Sprint("c", i+1),
+		}, d)
+	}
+	require.EqualValues(t, 4, all[0].Redrive.Event, "as which event it had been redriven before")
+	require.Equal(t, 1, all[0].Redrive.Attempt)
+	require.Len(t, g.dropped(bus.DeadLetterFilter{Conversation: subjects.Is("c2"), Reason: "broken", NewerThan: all[0].Time.Add(-time.Hour)}), 1)
+	for _, f := range []bus.DeadLetterFilter{{Tenant: subjects.Is("globex")}, {Reason: "other"}, {Sequences: []uint64{kept}}, {NewerThan: time.Now().Add(time.Hour)}} {
+		require.Empty(t, g.dropped(f), "%+v", f)
+	}
+	records, err := g.Redrives(t.Context(), all[0])
+	require.NoError(t, err)
+	require.Len(t, records, 3, "what was recorded of its redrives stays as long")
+}
+
+func TestAnEntryWhoseDropWasBrokenOffIsNotRedrivenButDropped(t *testing.T) {
+	g := forgetful(t, "h")
+	s := g.give("c1")
+	before := g.plan(bus.DeadLetterFilter{})
+	body, err := json.Marshal(bus.Redrive{State: bus.RedriveDropped, Operator: "bob", DeadLetter: s, Reason: "broken"})
+	require.NoError(t, err)
+	_, err = g.JetStream().Publish(t.Context(), "cim-redrive.h.acme.web.CUSTOMER_MESSAGE.1", body)
+	require.NoError(t, err)
+
+	plan := g.plan(bus.DeadLetterFilter{})
+	require.Equal(t, bus.RefusedGone, plan.Entries[0].Refused)
+	for _, p := range []bus.DeadLetterPlan{before, plan} {
+		require.Equal(t, bus.RefusedGone, g.redrive(p, true)[0].Refused)
+	}
+	require.Empty(t, g.redriven())
+	results, err := g.Drop(t.Context(), plan, bus.DroppedBy("eve"))
+	require.NoError(t, err)
+	require.Equal(t, bus.EntryDropped, results[0].Outcome)
+	require.Empty(t, g.sequences(bus.DeadLetterFilter{}))
+	require.Equal(t, "bob", g.dropped(bus.DeadLetterFilter{})[0].Redrive.Operator, "he decided it")
+}
+
+func TestADropBrokenOffAndRepeatedDropsTheRestAndRecordsEachOnce(t *testing.T) {
 	g := forgetful(t, "h")
 	for range 60 {
 		g.give("c1")
@@ -319,6 +385,6 @@ func TestADropBrokenOffAndRepeatedDropsTheRest(t *testing.T) {
 			break
 		}
 	}
-	_, err = g.LastMessage(t.Context(), bus.StreamDeadLetters, ">")
-	require.ErrorIs(t, err, bus.ErrNoMessage)
+	require.Empty(t, g.sequences(bus.DeadLetterFilter{}))
+	require.Len(t, g.dropped(bus.DeadLetterFilter{}), 60)
 }

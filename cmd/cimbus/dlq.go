@@ -29,7 +29,7 @@ type dlqCommand struct {
 	event, conversation  string
 	handler, reason      string
 	olderThan, newerThan string
-	yes, force           bool
+	yes, force, dropped  bool
 	operator             string
 }
 
@@ -129,7 +129,7 @@ func (c *dlqCommand) missing(found func(uint64) bool) error {
 	var err error
 	for _, n := range c.names.Sequences {
 		if !found(n) {
-			c.app.tell("dead letter %d is not there: it was dropped, has expired, or does not pass the filter", n)
+			c.app.tell("dead letter %d is not there: it was dropped (cimbus dlq ls --dropped says by whom), has expired, or does not pass the filter", n)
 			err = errReported
 		}
 	}
@@ -138,13 +138,18 @@ func (c *dlqCommand) missing(found func(uint64) bool) error {
 
 func newDLQListCommand(a *app) *cobra.Command {
 	c := &dlqCommand{app: a}
-	return c.selecting(&cobra.Command{
+	cmd := c.selecting(&cobra.Command{
 		Use: "ls [SEQ…]", Short: "List dead letters",
-		Long: "List dead letters, oldest first.\n\n" + dlqFilterHelp,
+		Long: "List dead letters, oldest first. With --dropped those that were dropped instead: who did it, and when; ages count from then.\n\n" + dlqFilterHelp,
 	}, c.list)
+	cmd.Flags().BoolVar(&c.dropped, "dropped", false, "list what was dropped, and by whom")
+	return cmd
 }
 
 func (c *dlqCommand) list(ctx context.Context, b *bus.Bus, f bus.DeadLetterFilter) error {
+	if c.dropped {
+		return c.listDropped(ctx, b, f)
+	}
 	t := dlqTable()
 	found := map[uint64]bool{}
 	n := 0
@@ -171,9 +176,19 @@ func (c *dlqCommand) list(ctx context.Context, b *bus.Bus, f bus.DeadLetterFilte
 			return err
 		}
 	case len(f.Sequences) == 0:
-		c.app.tell("no dead letters")
+		c.app.tell("no dead letters%s", c.among())
 	}
 	return c.missing(func(s uint64) bool { return found[s] })
+}
+
+// among says that there may be others than those looked for.
+func (c *dlqCommand) among() string {
+	for _, filter := range []string{c.tenant, c.channel, c.event, c.conversation, c.handler, c.reason, c.olderThan, c.newerThan} {
+		if filter != "" {
+			return " pass this filter"
+		}
+	}
+	return ""
 }
 
 func dlqTable() table {
@@ -181,7 +196,7 @@ func dlqTable() table {
 }
 
 func dlqRow(t *table, d bus.DeadLetter) {
-	t.row(fmt.Sprint(d.Sequence), clock(d.Time), d.Tenant, orDash(d.Channel), d.Event, orDash(d.Conversation), d.Handler, orDash(d.Reason),
+	t.row(fmt.Sprint(d.Sequence), clock(d.Time), d.Tenant, orDash(d.Channel), d.Event, orDash(cut(d.Conversation)), d.Handler, orDash(d.Reason),
 		fmt.Sprint(d.Attempts), redrivenCell(d.Redrive))
 }
 
@@ -194,6 +209,8 @@ func redrivenCell(r *bus.Redrive) string {
 		return fmt.Sprintf("as event %d", r.Event)
 	case r.State == bus.RedriveFailed:
 		return "failed"
+	case r.State == bus.RedriveDropped:
+		return "no, drop it again"
 	}
 	return "not finished"
 }

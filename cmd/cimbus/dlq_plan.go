@@ -98,7 +98,7 @@ func (l planLine) tables(force bool) []table {
 	rest := 0
 	for i, n := range l.Conversations {
 		if i < busiest {
-			t.row(n.Tenant, orDash(n.Conversation), fmt.Sprint(n.Entries))
+			t.row(n.Tenant, orDash(cut(n.Conversation)), fmt.Sprint(n.Entries))
 		} else {
 			rest += n.Entries
 		}
@@ -124,6 +124,7 @@ func refusal(r bus.Refusal, force bool) string {
 		bus.RefusedUnclear:  "a redrive was broken off, and the events no longer reach back to tell how far it came",
 		bus.RefusedHandler:  "no handler of that name runs on this bus",
 		bus.RefusedSubject:  "the subject it was published on is none: publish its payload on a proper one, cimbus dlq show has it",
+		bus.RefusedGone:     "somebody dropped it and was broken off: drop it again",
 		bus.RefusedPayload:  "its payload was too large to be kept, and the event has expired",
 	}[r]
 	switch {

@@ -29,21 +29,31 @@ Entries that were redriven already are left out; where they were named by number
 
 ` + dlqFilterHelp,
 	}, c.redrive)
-	host, _ := os.Hostname() // an operator without a host is still one
-	cmd.Flags().BoolVar(&c.yes, "yes", false, "carry the plan out without asking")
 	cmd.Flags().BoolVar(&c.force, "force", false, "redrive again what was redriven before, and what nobody handles now")
-	cmd.Flags().StringVar(&c.operator, "operator", "", "who does it, recorded on the entries (default "+a.operatorName(host)+")")
-	return cmd
+	return c.carrying(cmd)
 }
 
 func newDLQDropCommand(a *app) *cobra.Command {
 	c := &dlqCommand{app: a}
 	cmd := c.selecting(&cobra.Command{
 		Use: "drop [SEQ…]", Short: "Delete dead letters for good",
-		Long: "Delete dead letters for good, and what is recorded of their redrives. Shows the plan, and carries it out with --yes, or after a\n" +
-			"question on a terminal.\n\n" + dlqFilterHelp,
+		Long: "Delete dead letters for good. Shows the plan, and carries it out with --yes, or after a question on a terminal. Who did it is\n" +
+			"recorded: cimbus dlq ls --dropped tells.\n\n" + dlqFilterHelp,
 	}, c.drop)
+	return c.carrying(cmd)
+}
+
+// carrying adds the flags of what is planned first.
+func (c *dlqCommand) carrying(cmd *cobra.Command) *cobra.Command {
+	host, _ := os.Hostname() // an operator without a host is still one
+	name := c.app.operatorName(host)
 	cmd.Flags().BoolVar(&c.yes, "yes", false, "carry the plan out without asking")
+	cmd.Flags().StringVar(&c.operator, "operator", "", "who does it, recorded on the entries (default "+name+")")
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c.operator = cmp.Or(c.operator, name)
+		return run(cmd, args)
+	}
 	return cmd
 }
 
@@ -52,8 +62,7 @@ func (c *dlqCommand) redrive(ctx context.Context, b *bus.Bus, f bus.DeadLetterFi
 	if err != nil {
 		return err
 	}
-	host, _ := os.Hostname()
-	o := bus.RedriveOptions{Operator: cmp.Or(c.operator, c.app.operatorName(host)), Force: c.force}
+	o := bus.RedriveOptions{Operator: c.operator, Force: c.force}
 	return c.carryOut(ctx, "redrive", plan, plan.Redrivable(c.force), func() ([]bus.DeadLetterResult, error) { return b.Redrive(ctx, plan, o) })
 }
 
@@ -62,7 +71,7 @@ func (c *dlqCommand) drop(ctx context.Context, b *bus.Bus, f bus.DeadLetterFilte
 	if err != nil {
 		return err
 	}
-	return c.carryOut(ctx, "drop", plan, len(plan.Entries), func() ([]bus.DeadLetterResult, error) { return b.Drop(ctx, plan) })
+	return c.carryOut(ctx, "drop", plan, len(plan.Entries), func() ([]bus.DeadLetterResult, error) { return b.Drop(ctx, plan, bus.DroppedBy(c.operator)) })
 }
 
 // carryOut shows a plan, asks, does it and tells what became of it.
@@ -71,7 +80,7 @@ func (c *dlqCommand) carryOut(ctx context.Context, verb string, plan bus.DeadLet
 		return slices.ContainsFunc(plan.Entries, func(e bus.PlannedDeadLetter) bool { return e.Sequence == s })
 	})
 	if len(plan.Entries) == 0 {
-		c.app.tell("no dead letters: nothing to %s", verb)
+		c.app.tell("no dead letters%s: nothing to %s", c.among(), verb)
 		return missing
 	}
 	// With --json and --yes, stdout is for the results alone.
@@ -146,10 +155,7 @@ func (c *dlqCommand) report(results []bus.DeadLetterResult, failed error) error 
 	bad := failed != nil
 	for _, r := range results {
 		counts[r.Outcome]++
-		why := string(r.Refused)
-		if r.Err != nil {
-			why = r.Err.Error()
-		}
+		why := c.why(r)
 		done := r.Outcome == bus.EntryRedriven || r.Outcome == bus.EntryDropped
 		bad = bad || !done && !c.leftOut(r)
 		if c.app.json {
@@ -164,7 +170,7 @@ func (c *dlqCommand) report(results []bus.DeadLetterResult, failed error) error 
 				return err
 			}
 		} else if !done {
-			t.row(fmt.Sprint(r.Sequence), r.Tenant, orDash(r.Conversation), string(r.Outcome), orDash(why))
+			t.row(fmt.Sprint(r.Sequence), r.Tenant, orDash(cut(r.Conversation)), string(r.Outcome), why)
 		}
 	}
 	if len(t.rows) > 0 {
@@ -182,6 +188,21 @@ func (c *dlqCommand) report(results []bus.DeadLetterResult, failed error) error 
 		return errReported
 	}
 	return nil
+}
+
+// why says what kept an entry from being done, and what can be done about it.
+func (c *dlqCommand) why(r bus.DeadLetterResult) string {
+	switch {
+	case r.Err != nil:
+		return r.Err.Error()
+	case r.Outcome == bus.EntrySkipped:
+		return "one before it in its conversation failed, or all was broken off; repeat it once that is mended"
+	case r.Refused == bus.RefusedGone:
+		return "dropped, or expired"
+	case r.Refused == bus.RefusedChanged:
+		return "somebody else redrove it meanwhile; plan again"
+	}
+	return refusal(r.Refused, c.force)
 }
 
 // leftOut tells whether a refusal is what was to be expected: entries a filter selects may have been redriven or dropped before.

@@ -58,7 +58,7 @@ type redriveView struct {
 func (c *dlqCommand) show(ctx context.Context, b *bus.Bus) error {
 	d, err := b.DeadLetter(ctx, c.names.Sequences[0])
 	if errors.Is(err, bus.ErrNoMessage) {
-		return fmt.Errorf("dead letter %d is not there: it was dropped, has expired, or never was; cimbus dlq ls lists them", c.names.Sequences[0])
+		return c.gone(ctx, b)
 	}
 	if err != nil {
 		return err
@@ -86,6 +86,18 @@ func (c *dlqCommand) show(ctx context.Context, b *bus.Bus) error {
 		return line(c.app.stdout, v)
 	}
 	return v.write(c.app.stdout)
+}
+
+// gone says what became of an entry that is not there.
+func (c *dlqCommand) gone(ctx context.Context, b *bus.Bus) error {
+	for d, err := range b.DroppedDeadLetters(ctx, c.names) {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("dead letter %d is not there: %s dropped it at %s; it was event %d of tenant %s, which handler %s gave up as %s",
+			d.Sequence, d.Redrive.Operator, clock(d.Time), d.SourceSequence, d.Tenant, d.Handler, d.Reason)
+	}
+	return fmt.Errorf("dead letter %d is not there: it has expired, or never was; cimbus dlq ls lists them", c.names.Sequences[0])
 }
 
 func (v deadLetterView) write(w io.Writer) error {

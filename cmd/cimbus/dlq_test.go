@@ -19,19 +19,23 @@ import (
 // poison publishes what can only become a dead letter, and waits until all of it has.
 func (s served) poison(t *testing.T, subject string, bodies ...string) {
 	t.Helper()
+	before := s.list(t)
+	s.publishPlain(t, subject, nats.Header{bus.HeaderConversation: {"c1"}, "X-Mine": {"\x1b[31mred"}}, bodies...)
+	s.await(t, len(before)+len(bodies))
+}
+
+// publishPlain publishes as a service without our library does.
+func (s served) publishPlain(t *testing.T, subject string, header nats.Header, bodies ...string) {
+	t.Helper()
 	nc, err := nats.Connect(s.NATS)
 	require.NoError(t, err)
 	defer nc.Close()
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
-	before := s.list(t)
 	for _, body := range bodies {
-		_, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: subject, Data: []byte(body), Header: nats.Header{
-			bus.HeaderConversation: {"c1"}, "X-Mine": {"\x1b[31mred"},
-		}})
+		_, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: subject, Data: []byte(body), Header: header})
 		require.NoError(t, err)
 	}
-	s.await(t, len(before)+len(bodies))
 }
 
 func (s served) list(t *testing.T, args ...string) []deadLetterLine {
@@ -122,16 +126,23 @@ func TestDeadLettersAreListedShownRedrivenAndDroppedByFilter(t *testing.T) {
 		Plan: "drop", Entries: 1, ToDo: 1, Handlers: []countLine{{"onCimEvent", 1}}, Reasons: []countLine{{"not-json", 1}},
 		Conversations: []conversationCount{{"globex", "c1", 1}}, Refused: []countLine{},
 	}}, plan)
-	got2 = invoke(t, "", d.on("dlq", "drop", "1", "3", "99", "--yes")...)
+	got2 = invoke(t, "", d.on("dlq", "drop", "1", "3", "99", "--yes", "--operator", "bob")...)
 	require.Equal(t, exitFailed, got2.code, "one of them is not there")
 	require.Contains(t, got2.stderr, "dead letter 99 is not there")
 	require.Contains(t, got2.stderr, "2 dead letters: 2 dropped\n")
 	require.Len(t, d.list(t), 5)
 	got2 = invoke(t, "", d.on("dlq", "show", "3")...)
 	require.Equal(t, exitFailed, got2.code)
-	require.Contains(t, got2.stderr, "dead letter 3 is not there")
+	require.Regexp(t, `dead letter 3 is not there: bob dropped it at \S+ \S+; it was event 3 of tenant globex, which handler onCimEvent gave up as not-json\n$`, got2.stderr)
+	require.Contains(t, invoke(t, "", d.on("dlq", "show", "99")...).stderr, "dead letter 99 is not there: it has expired, or never was")
+	dropped := lines[droppedLine](t, d.do(t, "", "dlq", "ls", "--dropped", "--json"))
+	require.Len(t, dropped, 2)
+	require.Equal(t, "bob", dropped[0].Operator)
+	require.Regexp(t, `^SEQ  DROPPED +BY   TENANT  CHANNEL  EVENT  CONVERSATION  HANDLER     REASON    REDRIVEN\n  3  \S+ \S+  bob  globex  -        X      c1            onCimEvent  not-json  -\n$`,
+		d.do(t, "", "dlq", "ls", "--dropped", "--tenant", "globex"))
+	require.Equal(t, result{exitDone, "", "no dropped dead letters pass this filter\n"}, invoke(t, "", d.on("dlq", "ls", "--dropped", "--reason", "stuck")...))
 	got2 = invoke(t, "", d.on("dlq", "drop", "--reason", "none-such", "--yes")...)
-	require.Equal(t, result{exitDone, "", "no dead letters: nothing to drop\n"}, got2)
+	require.Equal(t, result{exitDone, "", "no dead letters pass this filter: nothing to drop\n"}, got2)
 }
 
 func TestWhatDlqIsToldWrongIsAUsageErrorThatSaysWhy(t *testing.T) {

@@ -44,11 +44,13 @@ func (t *table) write(w io.Writer) error {
 	numeric := make([]bool, len(t.head))
 	for i, h := range t.head {
 		width[i] = utf8.RuneCountInString(h)
-		numeric[i] = len(t.rows) > 0
+		numbers, others := false, false
 		for _, r := range t.rows {
 			width[i] = max(width[i], utf8.RuneCountInString(r[i]))
-			numeric[i] = numeric[i] && (r[i] == "-" || isNumber(r[i]))
+			number := isNumber(r[i])
+			numbers, others = numbers || number, others || !number && r[i] != "-"
 		}
+		numeric[i] = numbers && !others
 	}
 	var b strings.Builder
 	for _, r := range append([][]string{t.head}, t.rows...) {
@@ -94,6 +96,18 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// widest is how many letters of a name a table shows: names may have hundreds, and a line has to be read.
+const widest = 48
+
+// cut is a name as a table shows it.
+func cut(name string) string {
+	letters := []rune(name)
+	if len(letters) <= widest {
+		return name
+	}
+	return string(letters[:widest-1]) + "…"
 }
 
 // size is a number of bytes for people.
