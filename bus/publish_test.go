@@ -182,7 +182,7 @@ func TestAFullStreamRefusesAndKeepsWhatItHas(t *testing.T) {
 
 func TestAnEventAboveALimitIsTooLarge(t *testing.T) {
 	b := testBus(t, bus.StreamOptions{})
-	for name, size := range map[string]int{"of the stream": 1 << 20, "of the server": 5 << 20} {
+	for name, size := range map[string]int{"of the stream": 1<<20 + 4<<10, "of the server": 5 << 20} {
 		t.Run(name, func(t *testing.T) {
 			raw := fmt.Appendf(nil, `{"id":"e1","name":"X","conversationId":"c1","data":%q}`, strings.Repeat("x", size))
 			e, err := bus.NewEvent("acme", raw)

@@ -70,7 +70,7 @@ func TestOpenCreatesEveryDeclaredStreamAsDesigned(t *testing.T) {
 	require.Equal(t, jetstream.DiscardNew, events.Discard)
 	require.Equal(t, 7*24*time.Hour, events.MaxAge)
 	require.Equal(t, 10*time.Minute, events.Duplicates)
-	require.EqualValues(t, 1<<20, events.MaxMsgSize)
+	require.EqualValues(t, 1<<20+4<<10, events.MaxMsgSize)
 	require.Equal(t, jetstream.FileStorage, events.Storage)
 	require.Nil(t, events.RePublish)
 

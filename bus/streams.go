@@ -45,6 +45,9 @@ const (
 	maxConsumers = 4096
 	// deliveryOverhead is what a delivery may be larger than twice its event: its own members and headers.
 	deliveryOverhead = 16 << 10
+	// redriveHeaders is what a redriven event may be larger than the event it was: its message id, whom it is for, and what was found
+	// in the body before. Without room for it the largest events could be given up and never be handled again.
+	redriveHeaders = 4 << 10
 )
 
 // StreamOptions are the limits of the declared streams. The zero value is the design's.
@@ -65,8 +68,9 @@ type StreamOptions struct {
 
 	DeliveriesPerSubject int64 // deliveries kept per agent, type and conversation, the oldest goes; default 10,000
 
-	// MaxEventBytes is the largest event taken, headers and body together, default 1 MiB. It is lowered to what leaves room for the
-	// delivery, which is larger than its event: (max_payload of the server - 16 KiB) / 2.
+	// MaxEventBytes is the largest event to be published, headers and body together, default 1 MiB. The stream takes 4 KiB more, for the
+	// headers of the same event when it is redriven. Both are lowered to what leaves room for the delivery, which is larger than its
+	// event: the stream's limit to (max_payload of the server - 16 KiB) / 2.
 	MaxEventBytes int32
 
 	// DuplicateWindow is how long CIM_EVENTS and CIM_DELIVERIES remember message ids, so how late a publish can be repeated
@@ -168,7 +172,7 @@ func (o StreamOptions) declare(p place) []jetstream.StreamConfig {
 			MaxBytes:    p.share(50),
 			// The publisher hears that the stream is full; nothing it was told is stored goes early.
 			Discard:    jetstream.DiscardNew,
-			MaxMsgSize: int32(min(int64(o.MaxEventBytes), (p.maxPayload-deliveryOverhead)/2)),
+			MaxMsgSize: int32(min(int64(o.MaxEventBytes)+redriveHeaders, (p.maxPayload-deliveryOverhead)/2)),
 			Duplicates: min(o.DuplicateWindow, o.EventsMaxAge),
 		},
 		{
