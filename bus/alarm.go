@@ -58,6 +58,7 @@ type Alarms struct {
 
 	// The goroutine alone uses these.
 	held    bool
+	limit   int64 // of CIM_EVENTS, while it is held
 	reserve uint64
 
 	cancel context.CancelFunc
@@ -148,6 +149,7 @@ func (a *Alarms) lookAtStreams(ctx context.Context) {
 	a.mu.Lock()
 	a.streams = streams
 	a.mu.Unlock()
+	a.lookAtPauses(ctx, streams[0])
 	for _, s := range streams {
 		if !s.Exists {
 			continue
@@ -155,10 +157,36 @@ func (a *Alarms) lookAtStreams(ctx context.Context) {
 		room := s.Room(a.o.Threshold)
 		if s.Stream == StreamEvents && a.held {
 			room.Level = LevelOK // the disk's alarm says it
+			a.holdOn(ctx, s)
 		}
 		a.tell(room)
 		a.tell(s.Loss())
 		a.tell(a.sequences(s))
+	}
+}
+
+// lookAtPauses judges every handler's pause, and ends the alarm of one that is not there any more.
+func (a *Alarms) lookAtPauses(ctx context.Context, events StreamStatus) {
+	seen := map[string]bool{}
+	for _, c := range events.Consumers {
+		if c.handler() == "" {
+			continue
+		}
+		seen[c.handler()] = true
+		var oldest time.Time
+		if c.PausedUntil != nil {
+			var err error
+			if oldest, err = a.bus.oldestWaiting(ctx, c); err != nil {
+				a.log.Debug("oldest waiting event not asked for", "handler", c.handler(), "error", err)
+				continue
+			}
+		}
+		a.tell(c.paused(oldest, time.Duration(events.MaxAge*float64(time.Second))))
+	}
+	for _, f := range a.Findings() {
+		if f.Check == "paused" && !seen[f.Of] {
+			a.tell(Finding{Check: f.Check, Of: f.Of, Level: LevelOK, Found: "is gone", Why: f.Why, Remedy: nothing})
+		}
 	}
 }
 
@@ -237,36 +265,47 @@ func (a *Alarms) judgeDisk(disk embedded.Disk) Finding {
 
 // hold makes CIM_EVENTS full as it is. Lowering its limit deletes nothing: it refuses what is new.
 func (a *Alarms) hold(ctx context.Context) error {
-	err := a.bus.limitEvents(ctx, func(info uint64, _ int64) int64 { return int64(max(info, 1)) })
-	a.held = err == nil
+	limit, err := a.bus.limitEvents(ctx, func(info uint64, _ int64) int64 { return int64(max(info, 1)) })
+	a.held, a.limit = err == nil, limit
 	return err
+}
+
+// holdOn holds CIM_EVENTS again where somebody gave it back the limit that is declared, as cimbus streams apply does.
+func (a *Alarms) holdOn(ctx context.Context, events StreamStatus) {
+	if events.MaxBytes == a.limit {
+		return
+	}
+	a.log.Warn("CIM_EVENTS was given more room while the disk is nearly full, it is held again", "max_bytes", events.MaxBytes)
+	if err := a.hold(ctx); err != nil {
+		a.log.Warn("CIM_EVENTS could not be held", "error", err)
+	}
 }
 
 // release gives CIM_EVENTS the limit that is declared.
 func (a *Alarms) release(ctx context.Context) error {
-	err := a.bus.limitEvents(ctx, func(_ uint64, declared int64) int64 { return declared })
+	_, err := a.bus.limitEvents(ctx, func(_ uint64, declared int64) int64 { return declared })
 	a.held = err != nil
 	return err
 }
 
-// limitEvents sets the limit of CIM_EVENTS to what choose makes of the bytes it has and the limit that is declared.
-func (b *Bus) limitEvents(ctx context.Context, choose func(bytes uint64, declared int64) int64) error {
+// limitEvents sets the limit of CIM_EVENTS to what choose makes of the bytes it has and the limit that is declared, and returns it.
+func (b *Bus) limitEvents(ctx context.Context, choose func(bytes uint64, declared int64) int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTry)
 	defer cancel()
 	p, err := b.place(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	info, err := b.streamInfo(ctx, StreamEvents)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	c := info.Config
 	c.MaxBytes = choose(info.State.Bytes, b.streams.declare(p)[0].MaxBytes)
 	if _, err := b.js.UpdateStream(ctx, c); err != nil {
-		return fmt.Errorf("stream %s: limit its bytes: %w", StreamEvents, err)
+		return 0, fmt.Errorf("stream %s: limit its bytes: %w", StreamEvents, err)
 	}
-	return nil
+	return c.MaxBytes, nil
 }
 
 // tell keeps a finding and logs it if its level is another than before.

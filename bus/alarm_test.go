@@ -160,6 +160,24 @@ func TestADiskThatRunsFullRefusesEventsAndTakesThemAgainOnceThereIsRoom(t *testi
 	require.NotErrorIs(t, err, bus.ErrStoreFull)
 }
 
+func TestAStoreIsHeldOnAlthoughSomebodyGivesItRoomWhileTheDiskIsFull(t *testing.T) {
+	b := ownBus(t, bus.StreamOptions{}, &logged{})
+	declared := streamConfig(t, b, bus.StreamEvents)
+	a := watch(t, b, bus.AlarmOptions{ReadDisk: func(string) (embedded.Disk, error) { return embedded.Disk{Free: 1, Total: 1000}, nil }})
+	alarm(t, a, "disk", bus.LevelFail)
+	_, err := b.JetStream().UpdateStream(t.Context(), declared) // as cimbus streams apply
+	require.NoError(t, err)
+	n := 0
+	bustest.Eventually(t, patience, func() error {
+		n++
+		_, err := b.Publish(t.Context(), event(t, fmt.Sprint("e", n), "c1"))
+		if !errors.Is(err, bus.ErrStoreFull) {
+			return fmt.Errorf("not held: %w", err)
+		}
+		return nil
+	})
+}
+
 func TestAStoreThatWasHeldWhenItsServerEndedTakesEventsAtTheNextStart(t *testing.T) {
 	dir := t.TempDir()
 	options := bus.Options{Embedded: embedded.Options{StoreDir: dir, Durability: embedded.Balanced}}

@@ -53,9 +53,6 @@ func (d *DeadLetter) name() subjects.DeadLetter {
 	return subjects.DeadLetter{Handler: d.Handler, Tenant: d.Tenant, Channel: d.Channel, Event: d.Event, Sequence: d.SourceSequence}
 }
 
-// HandlerConsumer is the name of a handler's durable consumer on CIM_EVENTS.
-func HandlerConsumer(handler string) string { return "handler-" + handler }
-
 // DeadLetters lists the entries that pass the filter, oldest first: those there are when the listing begins. Tenant, channel, event
 // and handler are filtered by the server. The last pair of an incomplete listing is an error; breaking off early is fine.
 func (b *Bus) DeadLetters(ctx context.Context, f DeadLetterFilter) iter.Seq2[DeadLetter, error] {

@@ -288,17 +288,22 @@ func (b *Bus) examineLag(ctx context.Context, streams []StreamStatus) []Finding 
 		if !c.Durable {
 			continue
 		}
+		oldest, err := b.oldestWaiting(ctx, c)
+		if err != nil {
+			found = append(found, unasked("lag", err))
+			continue
+		}
+		if c.PausedUntil != nil && c.handler() != "" {
+			found = append(found, c.paused(oldest, time.Duration(events.MaxAge*float64(time.Second))))
+			continue
+		}
 		f := Finding{Check: "lag", Of: c.Name, Level: LevelOK, Found: "has done every event", Why: why, Remedy: nothing}
-		if c.Lag > 0 {
-			oldest, err := b.NextMessage(ctx, StreamEvents, c.AckFloor+1, ">")
-			waits := time.Duration(0)
-			if err == nil {
-				waits = max(time.Since(oldest.Time), 0)
-			}
-			f.Found = fmt.Sprintf("%d events wait and %d are in work, the oldest since %s", c.Pending, c.AckPending, waits.Round(time.Millisecond))
+		if c.Lag > 0 && !oldest.IsZero() {
+			waits := max(time.Since(oldest), 0)
+			f.Found = fmt.Sprintf("%d events wait and %d are in work, the oldest for %s", c.Pending, c.AckPending, waits.Round(time.Millisecond))
 			switch {
 			case waits >= lagFail:
-				f.Level, f.Remedy = LevelFail, "see that a process runs this handler and what its log says; a handler that is paused waits on purpose"
+				f.Level, f.Remedy = LevelFail, "see with cimbus handler ls that a process runs it, and what its log says"
 			case waits >= lagWarn:
 				f.Level, f.Remedy = LevelWarn, "look again: if it grows, see the log of the process that runs this handler"
 			}

@@ -125,7 +125,7 @@ func TestEventsNobodyHandlesAreALag(t *testing.T) {
 	for _, f := range examine(t, b) {
 		if f.Check == "lag" {
 			require.Equal(t, "h", f.Of)
-			require.Contains(t, f.Found, "3 events wait and 0 are in work, the oldest since ")
+			require.Contains(t, f.Found, "3 events wait and 0 are in work, the oldest for ")
 		}
 	}
 }

@@ -51,6 +51,9 @@ type ConsumerStatus struct {
 	Redelivered  int        `json:"redelivered"` // of those, delivered more than once
 	AckFloor     uint64     `json:"ack_floor"`   // every message up to this sequence is done
 	LastActivity *time.Time `json:"last_activity"`
+	Pinned       bool       `json:"pinned"`       // one of several clients has all the work
+	Pulls        int        `json:"pulls"`        // requests for messages that wait
+	PausedUntil  *time.Time `json:"paused_until"` // nil = it is not paused; UntilResumed = nobody said when it goes on
 }
 
 // Streams tells the status of every declared stream, in the order of the declaration, consumers by name.
@@ -112,9 +115,17 @@ func (s *StreamStatus) fill(info *jetstream.StreamInfo) {
 }
 
 func consumerStatus(info *jetstream.ConsumerInfo) ConsumerStatus {
-	return ConsumerStatus{
+	c := ConsumerStatus{
 		Name: info.Name, Durable: info.Config.Durable != "",
 		Lag: info.NumPending + uint64(info.NumAckPending), Pending: info.NumPending, AckPending: info.NumAckPending,
 		Redelivered: info.NumRedelivered, AckFloor: info.AckFloor.Stream, LastActivity: info.Delivered.Last,
+		Pulls: info.NumWaiting,
 	}
+	for _, g := range info.PriorityGroups {
+		c.Pinned = c.Pinned || g.PinnedClientID != ""
+	}
+	if info.Paused {
+		c.PausedUntil = info.Config.PauseUntil
+	}
+	return c
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/natscontext"
 
 	"github.com/cimbus/cimbus/bus"
@@ -158,4 +159,12 @@ func (t target) withBus(ctx context.Context, log hclog.Logger, declare func(*nat
 		return err
 	}
 	return errors.Join(do(b), b.Close(context.WithoutCancel(ctx)))
+}
+
+// withoutBus adds to an error what can be done where there are no streams.
+func (a *app) withoutBus(err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w: there is no bus at %s yet: start a daemon with cimbus serve, or make the streams with cimbus streams apply", err, a.target())
+	}
+	return err
 }

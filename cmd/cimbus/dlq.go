@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/cimbus/cimbus/bus"
@@ -56,7 +55,7 @@ func (c *dlqCommand) selecting(cmd *cobra.Command, run func(context.Context, *bu
 		if err != nil {
 			return err
 		}
-		return c.app.withBus(cmd.Context(), func(b *bus.Bus) error { return c.told(run(cmd.Context(), b, f)) })
+		return c.app.withBus(cmd.Context(), func(b *bus.Bus) error { return c.app.withoutBus(run(cmd.Context(), b, f)) })
 	}
 	return cmd
 }
@@ -114,14 +113,6 @@ func parseAge(text string) (time.Duration, error) {
 		return 0, errors.New("give an age as 90m, 24h or 7d")
 	}
 	return d, nil
-}
-
-// told adds to an error what can be done about it.
-func (c *dlqCommand) told(err error) error {
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("%w: there is no bus at %s yet: start a daemon with cimbus serve, or make the streams with cimbus streams apply", err, c.app.target())
-	}
-	return err
 }
 
 // missing tells of the entries that were named and are not among those found.

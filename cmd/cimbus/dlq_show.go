@@ -33,7 +33,7 @@ func newDLQShowCommand(a *app) *cobra.Command {
 			return err
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withBus(cmd.Context(), func(b *bus.Bus) error { return c.told(c.show(cmd.Context(), b)) })
+			return a.withBus(cmd.Context(), func(b *bus.Bus) error { return a.withoutBus(c.show(cmd.Context(), b)) })
 		},
 	}
 }

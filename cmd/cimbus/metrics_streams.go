@@ -10,7 +10,7 @@ import (
 type streamMetrics struct {
 	alarms *bus.Alarms
 
-	bytes, limit, messages, last, lost, free, total, raised *prometheus.Desc
+	bytes, limit, messages, last, lost, lag, free, total, raised *prometheus.Desc
 }
 
 func newStreamMetrics(alarms *bus.Alarms) *streamMetrics {
@@ -24,6 +24,7 @@ func newStreamMetrics(alarms *bus.Alarms) *streamMetrics {
 		messages: of("cimbus_stream_messages", "Messages a stream holds.", "stream"),
 		last:     of("cimbus_stream_last_sequence", "Last sequence a stream gave out; it must never go back.", "stream"),
 		lost:     of("cimbus_stream_lost_messages", "Messages the server knows it lost from a stream; anything but 0 is an alarm.", "stream"),
+		lag:      of("cimbus_consumer_lag_events", "Events that a consumer has not done, waiting or in work.", "consumer"),
 		free:     of("cimbus_disk_free_bytes", "Bytes that may still be written to the store's disk."),
 		total:    of("cimbus_disk_bytes", "Size of the store's disk."),
 		raised:   of("cimbus_alarm", "Alarms that are on, by level; 1 each.", "check", "of", "level"),
@@ -31,7 +32,7 @@ func newStreamMetrics(alarms *bus.Alarms) *streamMetrics {
 }
 
 func (m *streamMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.bytes, m.limit, m.messages, m.last, m.lost, m.free, m.total, m.raised} {
+	for _, d := range []*prometheus.Desc{m.bytes, m.limit, m.messages, m.last, m.lost, m.lag, m.free, m.total, m.raised} {
 		to <- d
 	}
 }
@@ -51,6 +52,11 @@ func (m *streamMetrics) Collect(to chan<- prometheus.Metric) {
 		gauge(m.messages, float64(s.Messages), s.Stream)
 		gauge(m.last, float64(s.LastSequence), s.Stream)
 		gauge(m.lost, float64(s.Lost), s.Stream)
+		for _, c := range s.Consumers {
+			if c.Durable && s.Stream == bus.StreamEvents {
+				gauge(m.lag, float64(c.Lag), c.Name)
+			}
+		}
 	}
 	if disk := m.alarms.Disk(); disk.Total > 0 {
 		gauge(m.free, float64(disk.Free))

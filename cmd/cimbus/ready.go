@@ -9,11 +9,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/handlers/oncimevent"
 )
 
 // checks are what makes the daemon ready.
 func (d *daemon) checks(ctx context.Context) []check {
-	return []check{d.checkServer(), d.checkStreams(ctx), d.checkWorker(), d.checkRoom(), d.checkLosses(), d.checkDurability()}
+	return []check{d.checkServer(), d.checkStreams(ctx), d.checkWorker(ctx), d.checkRoom(), d.checkLosses(), d.checkDurability()}
 }
 
 func (d *daemon) checkServer() check {
@@ -47,12 +48,19 @@ func declaredStreams() []string {
 	return []string{bus.StreamEvents, bus.StreamDeliveries, bus.StreamIndex, bus.StreamDeadLetters, bus.StreamMembers, bus.StreamConversations}
 }
 
-func (d *daemon) checkWorker() check {
+// checkWorker tells what this process does for its handler. A paused one is as its operator wants it, and events are taken: that is
+// ready, and said.
+func (d *daemon) checkWorker(ctx context.Context) check {
 	stats := d.worker.Stats()
-	if !stats.Acts {
-		return check{"worker", true, "stands by: another process acts, or nothing was published yet"}
+	c := check{"worker", true, "stands by: another process acts, or nothing was published yet"}
+	if stats.Acts {
+		c.Reason = fmt.Sprintf("acts: %d events handled, %d at hand", stats.Handled, stats.Waiting)
 	}
-	return check{"worker", true, fmt.Sprintf("acts: %d events handled, %d at hand", stats.Handled, stats.Waiting)}
+	// Where that cannot be asked the other checks say why.
+	if until, paused, err := d.bus.HandlerPaused(ctx, oncimevent.Name); err == nil && paused {
+		c.Reason = fmt.Sprintf("is paused %s, and deliveries wait: cimbus handler resume %s; %s", bus.PauseWords(until), oncimevent.Name, c.Reason)
+	}
+	return c
 }
 
 // checkRoom fails where events are refused, or cannot be committed, for want of room. Before that it says so and is ready.
