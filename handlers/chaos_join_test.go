@@ -34,10 +34,8 @@ type step struct {
 	from, to     uint64
 }
 
-const (
-	resident     = "eve" // a member of the talk from its first event on
-	talkMessages = 500
-)
+// resident is a member of the talk from its first event on.
+const resident = "eve"
 
 func startTalk(t testing.TB, b *bus.Bus, every time.Duration) *talk {
 	t.Helper()
@@ -68,7 +66,7 @@ func (k *talk) run(ctx context.Context, every time.Duration) error {
 			return nil
 		case <-tick.C:
 		}
-		if i%talkMessages == 0 {
+		if i%shortOrLong(100, 500) == 0 {
 			if err := k.turn(ctx); err != nil {
 				return err
 			}

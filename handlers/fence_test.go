@@ -186,11 +186,76 @@ func TestFenceHoldsWhenTheEarlierMessagesOfASubjectAreGone(t *testing.T) {
 	}
 	stream, err := b.JetStream().Stream(t.Context(), bus.StreamDeliveries)
 	require.NoError(t, err)
+	gone := stream.CachedInfo().State.Msgs
+	if info, err := stream.Info(t.Context()); err == nil {
+		gone = info.State.Msgs
+	}
+	require.Positive(t, gone)
 	require.NoError(t, stream.Purge(t.Context()))
+	// One goes on with what it knew, and one that knows nothing has all of it come back.
+	again, err := handlers.NewHand(b, oncimevent.New(oncimevent.Options{}), tenant, "c1")
+	require.NoError(t, err)
 	for _, m := range events[30:] {
 		require.NoError(t, hand.Process(t.Context(), m))
 	}
-	info, err := stream.Info(t.Context())
+	for _, m := range events {
+		require.NoError(t, again.Process(t.Context(), m))
+	}
+	report, err := bustest.Audit(t.Context(), b.JetStream())
 	require.NoError(t, err)
-	require.Positive(t, info.State.Msgs)
+	require.Empty(t, report.Repeated)
+	require.Empty(t, report.Misordered)
+	require.Empty(t, report.Unexpected)
+	require.Len(t, report.Lost, int(gone), "what is gone, and nothing else")
+	for _, e := range report.Lost {
+		require.Equal(t, bus.StreamDeliveries, e.Stream)
+		require.LessOrEqual(t, e.Sequence, events[29].Sequence)
+	}
+}
+
+func TestConversationGoesOnFromACheckpointWhoseEventsHaveExpired(t *testing.T) {
+	b := openBusOn(t, bus.Options{Embedded: embedded.Options{StoreDir: t.TempDir()}})
+	h := oncimevent.New(oncimevent.Options{})
+	work := func(publishAll func()) {
+		w, err := handlers.Start(t.Context(), b, h)
+		require.NoError(t, err)
+		publishAll()
+		drained(t, b)
+		require.NoError(t, w.Close(t.Context()))
+	}
+	number := 0
+	talk := func(n int) {
+		for range n {
+			number++
+			publish(t, b, "cim.acme.web.AGENT_MESSAGE", message(fmt.Sprint(number), "c1"))
+		}
+	}
+	work(func() {
+		for _, agent := range []string{"ada", "ben", "cleo"} {
+			publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j-"+agent, "c1", agent, "PRIMARY"))
+		}
+		publish(t, b, "cim.acme._.AGENT_UNSUBSCRIBED", leave("l-ben", "c1", "ben"))
+		talk(100)
+	})
+	for _, name := range []string{bus.StreamEvents, bus.StreamIndex, bus.StreamDeliveries} {
+		stream, err := b.JetStream().Stream(t.Context(), name)
+		require.NoError(t, err)
+		require.NoError(t, stream.Purge(t.Context()))
+	}
+	work(func() {
+		talk(10)
+		publish(t, b, "cim.acme._.AGENT_UNSUBSCRIBED", leave("l-cleo", "c1", "cleo"))
+		talk(5)
+	})
+	events := stored(t, b, bus.StreamEvents, ">")
+	require.Len(t, events, 16)
+	require.Len(t, stored(t, b, bus.StreamIndex, ">"), 16)
+	for agent, want := range map[string]int{"ada": 16, "ben": 0, "cleo": 10} {
+		deliveries := stored(t, b, bus.StreamDeliveries, "cim-agent.acme."+agent+".onCimEvent.c1")
+		require.Len(t, deliveries, want, agent)
+		for i, m := range deliveries {
+			require.Equal(t, events[i].Sequence, bus.SequenceOf(m.Header), agent)
+		}
+	}
+	require.Len(t, stored(t, b, bus.StreamDeliveries, "cim-agent.acme.*.topicUnsubscription.c1"), 1)
 }

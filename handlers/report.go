@@ -10,35 +10,41 @@ import (
 // reportEvery is how often a trouble that goes on is logged again.
 const reportEvery = 10 * time.Second
 
-// reports logs troubles by their cause: once when one begins, then every ten seconds with a count, once when it is over.
+// reports logs troubles by their cause: once when one begins, then every ten seconds with a count, once when it is over. One that comes
+// and goes faster is not told of each time.
 type reports struct {
 	log     hclog.Logger
 	message string
 
-	mu   sync.Mutex
-	open map[string]*trouble
+	mu     sync.Mutex
+	causes map[string]*trouble
 }
 
 type trouble struct {
-	logged time.Time
-	since  time.Time
-	count  int
+	logged time.Time // when it was last told of
+	since  time.Time // when it began, if it is not over
+	told   bool      // of it, or of one before it, but not that it is over
+	count  int       // since it was last told that it is over
 }
 
 func (r *reports) report(cause string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.open == nil {
-		r.open = map[string]*trouble{}
+	if r.causes == nil {
+		r.causes = map[string]*trouble{}
 	}
-	t := r.open[cause]
+	t := r.causes[cause]
 	if t == nil {
-		t = &trouble{since: time.Now()}
-		r.open[cause] = t
+		t = &trouble{}
+		r.causes[cause] = t
+	}
+	now := time.Now()
+	if t.since.IsZero() {
+		t.since = now
 	}
 	t.count++
-	if now := time.Now(); now.Sub(t.logged) >= reportEvery {
-		t.logged = now
+	if now.Sub(t.logged) >= reportEvery {
+		t.logged, t.told = now, true
 		r.log.Warn(r.message, "cause", cause, "error", err, "times", t.count)
 	}
 }
@@ -46,8 +52,13 @@ func (r *reports) report(cause string, err error) {
 func (r *reports) over(cause string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t := r.open[cause]; t != nil {
-		delete(r.open, cause)
-		r.log.Info(r.message+": over", "cause", cause, "times", t.count, "after", time.Since(t.since).Round(time.Millisecond))
+	t := r.causes[cause]
+	if t == nil || t.since.IsZero() {
+		return
 	}
+	if t.told {
+		r.log.Info(r.message+": over", "cause", cause, "times", t.count, "after", time.Since(t.since).Round(time.Millisecond))
+		t.told, t.count = false, 0
+	}
+	t.since = time.Time{}
 }
