@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,5 +146,36 @@ func TestChaosNothingIsLostOrRepeatedWhenTheDaemonIsKilledAtRandomMoments(t *tes
 	c.more(t, 100)
 	c.end(t)
 	t.Logf("%d kills in %v", rounds, time.Since(began).Round(time.Second))
+	c.account(t, onlooker(t, d.url()), 0)
+}
+
+func TestChaosNothingIsLostOrRepeatedWhenTheDaemonIsShutDownUnderLoad(t *testing.T) {
+	rng, seed := chaos(t)
+	d := newServing(t)
+	d.start(t, "balanced")
+	d.ready(t)
+	c := startCrowd(t, crowdOptions{url: d.url(), seed: seed, every: 4 * time.Millisecond})
+	var took []time.Duration
+	forced := 0
+	for range shortOrLong(4, 60) {
+		c.more(t, 20+rng.Int64N(200))
+		began := time.Now()
+		d.signal(t, syscall.SIGTERM)
+		if rng.IntN(4) == 0 { // somebody cannot wait
+			elapse(between(rng, 0, 50*time.Millisecond))
+			_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+			_ = d.cmd.Wait()                          // either way
+			forced++
+		} else {
+			require.NoError(t, d.cmd.Wait())
+			took = append(took, time.Since(began))
+		}
+		d.cmd = nil
+		d.start(t, "balanced")
+		d.ready(t)
+	}
+	c.more(t, 100)
+	c.end(t)
+	t.Logf("%d shut down, %d of them forced by a second signal; the others took %v at most", len(took)+forced, forced, slices.Max(append(took, 0)))
 	c.account(t, onlooker(t, d.url()), 0)
 }

@@ -71,20 +71,30 @@ func TestChaosNothingIsLostOrRepeatedWhenTheActiveOfTwoDaemonsIsKilledOrFrozen(t
 	c := startCrowd(t, crowdOptions{url: server.URL(), seed: seed, every: 4 * time.Millisecond, large: largestBody(t, p.b)})
 	p.standBy()
 	kills, freezes := 0, 0
-	for range shortOrLong(2, 40) {
+	var took []time.Duration                   // until the other one had the work
+	rounds := make([]bool, shortOrLong(2, 40)) // true to kill
+	for i := range rounds {
+		rounds[i] = i%2 == 0
+	}
+	rng.Shuffle(len(rounds), func(i, j int) { rounds[i], rounds[j] = rounds[j], rounds[i] })
+	for _, kill := range rounds {
 		c.more(t, 50+rng.Int64N(150))
 		before := p.pinned()
-		if rng.IntN(2) == 0 {
+		if kill {
 			kills++
+			began := time.Now()
 			p.active.kill()
 			p.pinnedAfter(before)
+			took = append(took, time.Since(began))
 			p.active.start(t, "")
 			p.active.ready(t)
 		} else {
 			freezes++
+			began := time.Now()
 			p.active.signal(t, syscall.SIGSTOP)
 			if rng.IntN(2) == 0 {
 				p.pinnedAfter(before)
+				took = append(took, time.Since(began))
 			}
 			elapse(between(rng, 0, shortOrLong(time.Second, 20*time.Second)))
 			p.active.signal(t, syscall.SIGCONT)
@@ -95,8 +105,10 @@ func TestChaosNothingIsLostOrRepeatedWhenTheActiveOfTwoDaemonsIsKilledOrFrozen(t
 	}
 	c.more(t, 100)
 	c.end(t)
-	t.Logf("%d kills, %d freezes", kills, freezes)
+	slices.Sort(took)
+	t.Logf("%d kills, %d freezes; the other one took over within %v", kills, freezes, took)
 	c.account(t, p.b, 0)
+	require.Less(t, took[len(took)/2], 5*time.Second, "the pinned TTL and 2 s")
 }
 
 func TestChaosStandbyTakesOverWithinHalfASecondOfAGracefulStop(t *testing.T) {
