@@ -143,6 +143,7 @@ func (a *author) write(ctx context.Context, stop chan struct{}) {
 	rng := rand.New(rand.NewPCG(a.o.seed, uint64(a.number+1)))
 	tick := time.NewTicker(a.o.every)
 	defer tick.Stop()
+	var earlier []bus.Event
 	for i := 0; a.err == nil; i++ {
 		select {
 		case <-stop:
@@ -153,11 +154,17 @@ func (a *author) write(ctx context.Context, stop chan struct{}) {
 		case <-tick.C:
 		}
 		e := a.event(rng, i)
-		times := 1
+		events := []bus.Event{e}
 		if rng.IntN(50) == 0 {
-			times = 2 // as a service does that does not know the library tries by itself
+			events = append(events, e) // as a service does that does not know the library tries by itself
 		}
-		for range times {
+		if earlier = append(earlier, e); len(earlier) > 100 {
+			earlier = earlier[1:]
+		}
+		if rng.IntN(50) == 0 {
+			events = append(events, earlier[rng.IntN(len(earlier))]) // or one that was told nothing in time
+		}
+		for _, e := range events {
 			pending, err := a.publisher.Publish(ctx, e)
 			if err != nil {
 				a.err = err
@@ -249,6 +256,9 @@ func (c *crowd) events(t testing.TB, b *bus.Bus) sums {
 				c.tell(t, "lost", w)
 			case w.err != nil:
 				s.unknown++
+			case w.receipt.Sequence != there[0]:
+				s.mistold++
+				c.tell(t, "stored elsewhere than its receipt says", w)
 			}
 			if w.err == nil {
 				s.acknowledged++
@@ -262,7 +272,7 @@ func (c *crowd) events(t testing.TB, b *bus.Bus) sums {
 				s.repeated++
 				c.tell(t, "stored twice", w)
 			}
-			if len(there) > 0 {
+			if len(there) > 0 && w.err == nil { // what failed may be stored by a later try
 				if there[0] < last[w.conversation] {
 					s.misordered++
 					c.tell(t, "out of order", w)

@@ -90,12 +90,12 @@ func onlooker(t testing.TB, url string) *bus.Bus {
 // sums are what a suite counted.
 type sums struct {
 	published, acknowledged, unknown, stored int // events
-	lost, repeated, misordered               int // events, by what was acknowledged
+	lost, repeated, misordered, mistold      int // events, by what was acknowledged
 }
 
 func (s sums) String() string {
-	return fmt.Sprintf("events: %d published, %d acknowledged, %d of unknown outcome, %d stored; acknowledged and lost %d, stored twice %d, out of order %d",
-		s.published, s.acknowledged, s.unknown, s.stored, s.lost, s.repeated, s.misordered)
+	return fmt.Sprintf("events: %d published, %d acknowledged, %d of unknown outcome, %d stored; acknowledged and lost %d, stored twice %d, out of order %d, under another sequence %d",
+		s.published, s.acknowledged, s.unknown, s.stored, s.lost, s.repeated, s.misordered, s.mistold)
 }
 
 // account counts what became of the crowd's events, of what was made of them, and of what reached each desk, and fails the test
@@ -130,5 +130,6 @@ func (c *crowd) account(t testing.TB, b *bus.Bus, lostAcknowledged int) {
 	require.Empty(t, failed)
 	require.LessOrEqual(t, s.lost, lostAcknowledged, "acknowledged events are gone")
 	require.Zero(t, s.repeated, "an event is stored twice")
+	require.Zero(t, s.mistold, "a receipt names another message")
 	require.Zero(t, s.misordered, "a conversation's events are stored in another order than they were published in")
 }
