@@ -47,6 +47,7 @@ type epoch struct {
 	pulls    map[string]pull
 	owed     int // events asked for and not yet here
 	lastPull time.Time
+	heard    time.Time // when the server last sent anything
 	pullID   uint64
 	closed   bool // takes no more
 
@@ -184,13 +185,17 @@ func (e *epoch) receive(m *nats.Msg) {
 		return
 	}
 	e.next++
+	e.heard = time.Now()
+	if e.room() >= e.enough() {
+		signal(e.wake)
+	}
 	sequence := meta.Sequence.Stream
 	if sequence <= e.highest {
 		e.again(sequence, m.Reply)
 		return
 	}
 	e.highest = sequence
-	e.enqueue(key, &item{sequence: sequence, reply: m.Reply, progress: time.Now(), event: event, why: why})
+	e.enqueue(key, &item{sequence: sequence, reply: m.Reply, progress: e.heard, event: event, why: why})
 }
 
 // again is a redelivery within the epoch: of an event still here it renews the acknowledgement's subject, of a finished one the
@@ -211,7 +216,7 @@ func (e *epoch) finish(it *item, ack acknowledgement) {
 	if it.held {
 		e.held -= len(it.event.Payload)
 	}
-	room := e.room() >= pullBatch
+	room := e.room() >= e.enough()
 	reply := it.reply
 	e.mu.Unlock()
 	e.w.reply(reply, ack.payload())

@@ -33,14 +33,22 @@ const (
 // answerGrace is how much longer than its life a pull request may go unanswered.
 const answerGrace = 2 * time.Second
 
-// pullBatch is how much room there must be before more is asked for.
-const pullBatch = 256
+// How much is asked for. ● The server sends what was asked for without waiting for the client to read it, and cuts the connection when
+// more than its max_pending of 64 MiB is on its way: a backlog of 16,384 events of 6 KB, asked for at once, did that.
+const (
+	maxOwed   = 1024 // events at a time; more is no faster
+	pullBatch = 512  // how much room there must be before more is asked for, so that two requests are open
+	// pullBytes is the most one request may bring, unless a single message can be larger. It is a prime: the server ends a request
+	// whose bytes are used up to the last without a word, and events of one size would do that again and again.
+	pullBytes = 1<<23 + 9
+)
 
 type pullRequest struct {
-	Batch   int           `json:"batch"`
-	Expires time.Duration `json:"expires"`
-	Group   string        `json:"group"`
-	ID      string        `json:"id,omitempty"`
+	Batch    int           `json:"batch"`
+	MaxBytes int           `json:"max_bytes"`
+	Expires  time.Duration `json:"expires"`
+	Group    string        `json:"group"`
+	ID       string        `json:"id,omitempty"`
 }
 
 // pull is one request under way. Which request a delivery answers cannot be told, only how many are owed in all: the status that
@@ -51,7 +59,9 @@ type pull struct {
 }
 
 func (w *Worker) sendPull(inbox string, batch int, pin string) error {
-	body, err := json.Marshal(pullRequest{Batch: batch, Expires: w.handler.PullExpiry, Group: pinGroup, ID: pin})
+	body, err := json.Marshal(pullRequest{
+		Batch: batch, MaxBytes: max(pullBytes, 2*int(w.bus.Conn().MaxPayload())), Expires: w.handler.PullExpiry, Group: pinGroup, ID: pin,
+	})
 	if err != nil {
 		return fmt.Errorf("pull request: %w", err)
 	}
@@ -134,7 +144,7 @@ func (e *epoch) pull() error {
 	}
 	batch := e.room()
 	due := now.Sub(e.lastPull) >= e.w.handler.PullExpiry
-	if batch < min(pullBatch, e.w.handler.MaxAckPending/4+1) && (!due || e.owed > 0) {
+	if batch < e.enough() && (!due || e.owed > 0) {
 		e.mu.Unlock()
 		return nil
 	}
@@ -148,8 +158,8 @@ func (e *epoch) pull() error {
 	return e.w.sendPull(inbox, batch, e.pin)
 }
 
-// silentLocked drops the requests whose time is over, which were answered in full, and tells whether more is owed than the others
-// can account for: then the server did not answer.
+// silentLocked drops the requests whose time is over, which were answered in full, and tells whether the server did not answer: more
+// is owed than the others can account for, and nothing was heard for as long. Where something was, a request ended without a word.
 func (e *epoch) silentLocked(now time.Time) bool {
 	open := 0
 	for inbox, p := range e.pulls {
@@ -159,11 +169,18 @@ func (e *epoch) silentLocked(now time.Time) bool {
 		}
 		open += p.batch
 	}
-	return e.owed > open
+	if e.owed > open && now.Sub(e.heard) > e.w.handler.PullExpiry+answerGrace {
+		return true
+	}
+	e.owed = min(e.owed, open)
+	return false
 }
 
 // room is how many more events may be asked for. The lock is held.
-func (e *epoch) room() int { return e.w.handler.MaxAckPending - len(e.items) - e.owed }
+func (e *epoch) room() int { return min(e.w.handler.MaxAckPending-len(e.items), maxOwed) - e.owed }
+
+// enough is how much room there must be before more is asked for.
+func (e *epoch) enough() int { return min(pullBatch, e.w.handler.MaxAckPending/4+1) }
 
 // status is the end of a pull request, or of the epoch.
 func (e *epoch) status(m *nats.Msg) {
@@ -172,6 +189,7 @@ func (e *epoch) status(m *nats.Msg) {
 		return
 	}
 	e.mu.Lock()
+	e.heard = time.Now()
 	if _, ours := e.pulls[m.Subject]; ours {
 		delete(e.pulls, m.Subject)
 		e.owed -= pendingOf(m)
@@ -191,7 +209,10 @@ func statusError(m *nats.Msg) error {
 	case statusNoResponders:
 		return fmt.Errorf("%w: nobody answers for stream %s", errSilence, bus.StreamEvents)
 	case statusConflict:
-		if strings.Contains(strings.ToLower(description), "consumer deleted") {
+		switch lower := strings.ToLower(description); {
+		case strings.Contains(lower, "batch completed"), strings.Contains(lower, "exceeds maxbytes"):
+			return nil
+		case strings.Contains(lower, "consumer deleted"):
 			return errConsumerGone
 		}
 		return fmt.Errorf("pull request ended: %s", description)
