@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -62,12 +63,11 @@ func SequenceOf(h nats.Header) uint64 {
 // read for the server's. Status and Description go too: with an empty body, as index entries have, nats.go's consumers take a
 // message that carries them for a word of the server.
 func Foreign(h nats.Header) nats.Header {
-	out := make(nats.Header, len(h)+8)
+	out := make(nats.Header)
 	for k, v := range h {
-		if reserved(k) {
-			continue
+		if !reserved(k) {
+			out[k] = slices.Clone(v)
 		}
-		out[k] = append([]string(nil), v...)
 	}
 	return out
 }

@@ -237,7 +237,9 @@ func (c *conversation) deliver(ctx context.Context, e *Event, deliveries []Deliv
 func (c *conversation) message(e *Event, d Delivery) (*nats.Msg, error) {
 	name := subjects.Delivery{Tenant: c.key.tenant, Agent: d.Agent, Type: d.Type, Conversation: c.key.conversation}
 	h := derivedHeader(e)
-	maps.Copy(h, bus.Foreign(d.Header))
+	if len(d.Header) > 0 {
+		maps.Copy(h, bus.Foreign(d.Header))
+	}
 	if d.Transient {
 		delete(h, bus.HeaderSequence)
 		h[bus.HeaderTransient] = []string{"true"}

@@ -23,6 +23,8 @@ type Event struct {
 	Payload  []byte         // the whole body as published; Body is the event object in it
 	Attempt  int            // 1 for the first
 	Audience []Recipient    // who receives it, for handlers with a State; nil for the others
+
+	derived nats.Header // of everything made of it, once that was asked for
 }
 
 // Recipient is an agent that an event concerns.

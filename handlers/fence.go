@@ -195,13 +195,24 @@ func takenOver(published nats.Header) nats.Header {
 	return h
 }
 
-// derivedHeader are the headers of everything made of e: what the publisher sent that is not reserved, and the bus's own.
+// derivedHeader are the headers of everything made of e: what the publisher sent that is not reserved, and the bus's own. The caller may
+// set others, and changes no value in place.
 func derivedHeader(e *Event) nats.Header {
+	if e.derived == nil {
+		e.derived = makeDerivedHeader(e)
+	}
+	return maps.Clone(e.derived)
+}
+
+func makeDerivedHeader(e *Event) nats.Header {
 	h := takenOver(e.Header)
+	values := make([]string, 0, 7) // one for all, of which each header has its part
 	set := func(key, value string) {
 		// A header cannot hold a line break; the body and the subject have the name as it is.
 		if value != "" && !strings.ContainsAny(value, "\r\n") {
-			h[key] = []string{value[:min(len(value), maxHeaderValue)]}
+			n := len(values)
+			values = append(values, value[:min(len(value), maxHeaderValue)])
+			h[key] = values[n : n+1 : n+1]
 		}
 	}
 	set(bus.HeaderConversation, e.Conversation)

@@ -1,7 +1,12 @@
 package cim
 
+import "slices"
+
 // deliveryTime is RFC 3339 in UTC with milliseconds.
 const deliveryTime = "2006-01-02T15:04:05.000Z"
+
+// deliveryFrame is what a delivery takes beside the bytes of its event, and some more, so that it is written in one piece.
+const deliveryFrame = 256
 
 // AppendDelivery appends the documented body of onCimEvent to dst and returns it:
 //
@@ -12,6 +17,7 @@ const deliveryTime = "2006-01-02T15:04:05.000Z"
 // one. Without properties only cimEvent, conversationId and roomInfo are written. The result is valid JSON for every
 // event that [Decode] returned without an error, whatever the ids contain.
 func AppendDelivery(dst []byte, e *Event, conversation string, properties bool) []byte {
+	dst = slices.Grow(dst, len(e.Body)+len(e.Session)+len(e.RoomInfo)+deliveryFrame+len(conversation)+len(e.ID))
 	dst = appendMember(dst, `{"cimEvent":`, e.Body)
 	dst = append(dst, `,"conversationId":`...)
 	dst = appendString(dst, conversation)

@@ -40,7 +40,8 @@ type State struct {
 	RoomInfo json.RawMessage            `json:"roomInfo,omitempty"`
 	Members  map[string]Member          `json:"members,omitempty"` // by agent
 
-	left []handlers.Recipient // whose membership the event Sequence ended
+	left    []handlers.Recipient // whose membership the event Sequence ended
+	session json.RawMessage      // the running one that was folded last, as it is in Sessions
 }
 
 // Member is an agent in the conversation.
@@ -152,6 +153,11 @@ func (s *State) changeRole(p cim.Participant) []handlers.MemberChange {
 
 // foldSession keeps the running channel sessions and the customer they belong to.
 func (s *State) foldSession(e *handlers.Event) {
+	ends := e.Name == cim.ChannelSessionEnded || e.Name == cim.ChannelSessionExpired || e.Name == cim.RemoveChannelSession
+	if e.Session == nil || !ends && bytes.Equal(e.Session, s.session) {
+		return // as it mostly is
+	}
+	s.session = nil
 	id, customer := e.SessionParts()
 	if customer != nil && !bytes.Equal(customer, s.Customer) {
 		s.Customer = bytes.Clone(customer)
@@ -159,18 +165,17 @@ func (s *State) foldSession(e *handlers.Event) {
 	if id == "" {
 		return
 	}
-	switch e.Name {
-	case cim.ChannelSessionEnded, cim.ChannelSessionExpired, cim.RemoveChannelSession:
+	if ends {
 		delete(s.Sessions, id)
-	default:
-		if bytes.Equal(s.Sessions[id], e.Session) {
-			return
-		}
+		return
+	}
+	if !bytes.Equal(s.Sessions[id], e.Session) {
 		if s.Sessions == nil {
 			s.Sessions = map[string]json.RawMessage{}
 		}
 		s.Sessions[id] = bytes.Clone(e.Session)
 	}
+	s.session = s.Sessions[id]
 }
 
 // Audience is every member, the publisher included, in the order of their names, and those whose membership e ended. An agent

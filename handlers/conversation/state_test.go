@@ -137,8 +137,8 @@ func TestCheckpointOfAnotherConversationIsRefused(t *testing.T) {
 	require.Error(t, conversation.New("other", "c1").UnmarshalBinary(data))
 }
 
-// A worker that takes over reads a checkpoint and folds on: it must see the same audiences as the one that folded all along.
-func TestFoldContinuedFromACheckpointGivesTheSameAudiences(t *testing.T) {
+// A worker that takes over reads a checkpoint and folds on: it must know the same, and see the same audiences, as the one that folded all along.
+func TestFoldContinuedFromACheckpointGivesTheSameStateAndAudiences(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		agents := []string{"ada", "ben", "cleo"}
 		whole := conversation.New("acme", "c1")
@@ -147,7 +147,7 @@ func TestFoldContinuedFromACheckpointGivesTheSameAudiences(t *testing.T) {
 			sequence, agent := s+1, rapid.SampledFrom(agents).Draw(t, "agent")
 			role := rapid.SampledFrom([]string{"PRIMARY", "WHISPER", ""}).Draw(t, "role")
 			var e *handlers.Event
-			switch rapid.IntRange(0, 5).Draw(t, "kind") {
+			switch rapid.IntRange(0, 9).Draw(t, "kind") {
 			case 0, 1:
 				e = joined(t, sequence, agent, role)
 			case 2:
@@ -156,14 +156,24 @@ func TestFoldContinuedFromACheckpointGivesTheSameAudiences(t *testing.T) {
 				e = roleChanged(t, sequence, agent, role)
 			case 4:
 				e = topicState(t, sequence, rapid.SampledFrom([]string{`"ACTIVE"`, `"CLOSED"`}).Draw(t, "state"))
-			default:
+			case 5:
 				e = said(t, sequence)
+			default:
+				e = event(t, sequence, fmt.Appendf(nil, `{"id":"%d","name":%q,"channelSession":%s}`, sequence,
+					rapid.SampledFrom([]string{"CUSTOMER_MESSAGE", "CUSTOMER_MESSAGE", "CHANNEL_SESSION_ENDED"}).Draw(t, "name"),
+					rapid.SampledFrom([]string{
+						`{"id":"s1","customer":{"_id":"k1"}}`, `{"id":"s1","customer":{"_id":"k2"}}`, `{"id":"s2","customer":{"_id":"k2"}}`,
+						`{"customer":{"_id":"k3"}}`, `{"id":"s2"}`, `null`,
+					}).Draw(t, "session")))
 			}
 			require.Equal(t, fold(t, whole, e), fold(t, resumed, e))
 			require.Equal(t, whole.Audience(e), resumed.Audience(e))
+			data, err := resumed.MarshalBinary()
+			require.NoError(t, err)
+			same, err := whole.MarshalBinary()
+			require.NoError(t, err)
+			require.JSONEq(t, string(same), string(data))
 			if rapid.Bool().Draw(t, "checkpoint") {
-				data, err := resumed.MarshalBinary()
-				require.NoError(t, err)
 				resumed = conversation.New("acme", "c1")
 				require.NoError(t, resumed.UnmarshalBinary(data))
 			}
