@@ -212,7 +212,7 @@ func (b *Bus) recordRedrive(ctx context.Context, d *DeadLetter, r *Redrive, expe
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("record redrive: %w: %w", err, ctx.Err())
+			return fmt.Errorf("record redrive: %w", err)
 		case <-time.After(retryPause):
 		}
 	}

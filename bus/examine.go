@@ -104,7 +104,7 @@ func (b *Bus) examineJetStream(ctx context.Context, threshold float64) Finding {
 	}
 	f := Finding{
 		Check: "jetstream", Level: LevelOK, Remedy: nothing, Why: "where the account or the server is full nothing more is stored in any stream",
-		Found: fmt.Sprintf("%d streams and %d consumers, %s on disk and %s in memory",
+		Found: fmt.Sprintf("streams: %d, consumers: %d, %s on disk and %s in memory",
 			account.Streams, account.Consumers, bytesOf(account.Store), bytesOf(account.Memory)),
 	}
 	for _, l := range []struct {

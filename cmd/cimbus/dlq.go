@@ -29,18 +29,19 @@ type dlqCommand struct {
 	handler, reason      string
 	olderThan, newerThan string
 	yes, force, dropped  bool
+	all, mustSelect      bool
 	operator             string
 }
 
-const dlqFilterHelp = `Entries are selected by their numbers, by filters, or both; without any of them all are. Ages are as 90m, 24h or 7d.`
+const dlqFilterHelp = `Entries are selected by their numbers, by filters, or both: those that agree with all of it. Ages are as 90m, 24h or 7d.`
 
 // selecting adds the filters to a command and makes it read them.
 func (c *dlqCommand) selecting(cmd *cobra.Command, run func(context.Context, *bus.Bus, bus.DeadLetterFilter) error) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&c.tenant, "tenant", "", "only this tenant's")
-	flags.StringVar(&c.channel, "channel", "", "only events of this channel, such as web")
+	flags.StringVar(&c.channel, "channel", "", "only events of this channel, such as web; - for those of none")
 	flags.StringVar(&c.event, "event", "", "only events of this name")
-	flags.StringVar(&c.conversation, "conversation", "", "only this conversation's")
+	flags.StringVar(&c.conversation, "conversation", "", "only this conversation's; - for events of none")
 	flags.StringVar(&c.handler, "handler", "", "only those this handler gave up")
 	flags.StringVar(&c.reason, "reason", "", "only those given up for this reason")
 	flags.StringVar(&c.olderThan, "older-than", "", "only entries of at least this `age`")
@@ -51,6 +52,9 @@ func (c *dlqCommand) selecting(cmd *cobra.Command, run func(context.Context, *bu
 		return err
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := c.selected(cmd); err != nil {
+			return err
+		}
 		f, err := c.filter(time.Now())
 		if err != nil {
 			return err
@@ -58,6 +62,23 @@ func (c *dlqCommand) selecting(cmd *cobra.Command, run func(context.Context, *bu
 		return c.app.withBus(cmd.Context(), func(b *bus.Bus) error { return c.app.withoutBus(run(cmd.Context(), b, f)) })
 	}
 	return cmd
+}
+
+// selected refuses what would select everything by mistake, as a script does whose variable is not set or whose list is empty.
+func (c *dlqCommand) selected(cmd *cobra.Command) error {
+	for _, name := range []string{"tenant", "channel", "event", "conversation", "handler", "reason", "older-than", "newer-than"} {
+		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
+			return usagef("--%s is empty: say which, or leave it out for any", name)
+		}
+	}
+	some := len(c.names.Sequences) > 0 || c.filters()
+	switch {
+	case c.all && some:
+		return usagef("--all is every dead letter there is: leave it out, or the numbers and filters")
+	case c.mustSelect && !c.all && !some:
+		return usagef("nothing is selected: give numbers, a filter, or --all for every dead letter there is")
+	}
+	return nil
 }
 
 // entryNumbers reads the numbers of entries, sequences in CIM_DEAD_LETTERS.
@@ -76,7 +97,8 @@ func entryNumbers(args []string) ([]uint64, error) {
 // filter is what the flags say, ages counted from now.
 func (c *dlqCommand) filter(now time.Time) (bus.DeadLetterFilter, error) {
 	f := c.names
-	f.Tenant, f.Channel, f.Event, f.Conversation, f.Handler = match(c.tenant), match(c.channel), match(c.event), match(c.conversation), match(c.handler)
+	f.Tenant, f.Event, f.Handler = match(c.tenant), match(c.event), match(c.handler)
+	f.Channel, f.Conversation = matchOrNone(c.channel), matchOrNone(c.conversation)
 	f.Reason = c.reason
 	for _, age := range []struct {
 		flag, text string
@@ -99,6 +121,14 @@ func (c *dlqCommand) filter(now time.Time) (bus.DeadLetterFilter, error) {
 		return f, &usageError{err}
 	}
 	return f, nil
+}
+
+// matchOrNone takes the dash that stands in tables where there is none.
+func matchOrNone(name string) subjects.Match {
+	if name == "-" {
+		return subjects.None
+	}
+	return match(name)
 }
 
 // parseAge reads a duration, which may be in days.
@@ -131,7 +161,8 @@ func newDLQListCommand(a *app) *cobra.Command {
 	c := &dlqCommand{app: a}
 	cmd := c.selecting(&cobra.Command{
 		Use: "ls [SEQ…]", Short: "List dead letters",
-		Long: "List dead letters, oldest first. With --dropped those that were dropped instead: who did it, and when; ages count from then.\n\n" + dlqFilterHelp,
+		Long: "List dead letters, oldest first, all of them unless some are selected. With --dropped those that were dropped instead: who did\n" +
+			"it, and when; ages count from then.\n\n" + dlqFilterHelp,
 	}, c.list)
 	cmd.Flags().BoolVar(&c.dropped, "dropped", false, "list what was dropped, and by whom")
 	return cmd
@@ -174,12 +205,14 @@ func (c *dlqCommand) list(ctx context.Context, b *bus.Bus, f bus.DeadLetterFilte
 
 // among says that there may be others than those looked for.
 func (c *dlqCommand) among() string {
-	for _, filter := range []string{c.tenant, c.channel, c.event, c.conversation, c.handler, c.reason, c.olderThan, c.newerThan} {
-		if filter != "" {
-			return " pass this filter"
-		}
+	if c.filters() {
+		return " pass this filter"
 	}
 	return ""
+}
+
+func (c *dlqCommand) filters() bool {
+	return c.tenant+c.channel+c.event+c.conversation+c.handler+c.reason+c.olderThan+c.newerThan != ""
 }
 
 func dlqTable() table {

@@ -21,7 +21,7 @@ func TestTheLargestEventThatCanBePublishedCanBeRedriven(t *testing.T) {
 	require.Equal(t, 1<<20, first.Size)
 	require.False(t, first.LeftOut)
 
-	got := invoke(t, "", d.on("dlq", "redrive", "--yes")...)
+	got := invoke(t, "", d.on("dlq", "redrive", "--all", "--yes")...)
 	require.Zero(t, got.code, got.stderr)
 	require.Equal(t, "1 dead letter: 1 redriven\n", got.stderr)
 	require.Contains(t, got.stdout, "\nacme    conversation"+strings.Repeat("x", 35)+"…        1\n", "a name of 512 letters is cut in a table")

@@ -49,6 +49,8 @@ func (c *dlqCommand) carrying(cmd *cobra.Command) *cobra.Command {
 	name := c.app.operatorName(host)
 	cmd.Flags().BoolVar(&c.yes, "yes", false, "carry the plan out without asking")
 	cmd.Flags().StringVar(&c.operator, "operator", "", "who does it, recorded on the entries (default "+name+")")
+	cmd.Flags().BoolVar(&c.all, "all", false, "every dead letter there is")
+	c.mustSelect = true
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.operator = cmp.Or(c.operator, name)
@@ -148,32 +150,26 @@ type resultLine struct {
 	Error        string           `json:"error"`
 }
 
-// report prints what became of the entries: with --json of all, else of those that need a look. The summary goes to stderr.
+// report prints what became of the entries: with --json of all, else of those that need a look, by what became of them. The summary goes
+// to stderr.
 func (c *dlqCommand) report(results []bus.DeadLetterResult, failed error) error {
-	t := table{head: []string{"SEQ", "TENANT", "CONVERSATION", "OUTCOME", "WHY"}}
+	left := leftovers{}
 	counts := map[bus.EntryOutcome]int{}
 	bad := failed != nil
 	for _, r := range results {
 		counts[r.Outcome]++
-		why := c.why(r)
 		done := r.Outcome == bus.EntryRedriven || r.Outcome == bus.EntryDropped
 		bad = bad || !done && !c.leftOut(r)
 		if c.app.json {
-			l := resultLine{
-				Sequence: r.Sequence, Outcome: r.Outcome, Refused: r.Refused, Handler: r.Handler, Tenant: r.Tenant, Event: r.Event,
-				Conversation: r.Conversation, EventSeq: orNull(r.NewEvent),
-			}
-			if r.Err != nil {
-				l.Error = r.Err.Error()
-			}
-			if err := line(c.app.stdout, l); err != nil {
+			if err := line(c.app.stdout, describeResult(r)); err != nil {
 				return err
 			}
 		} else if !done {
-			t.row(fmt.Sprint(r.Sequence), r.Tenant, orDash(cut(r.Conversation)), string(r.Outcome), why)
+			left.add(r, c.why(r))
 		}
 	}
-	if len(t.rows) > 0 {
+	if len(left) > 0 {
+		t := left.table()
 		if err := t.write(c.app.stdout); err != nil {
 			return err
 		}
@@ -183,11 +179,58 @@ func (c *dlqCommand) report(results []bus.DeadLetterResult, failed error) error 
 	}
 	switch {
 	case failed != nil:
-		return failed
+		return fmt.Errorf("%w: once that is mended repeat the command, it goes on where it was", failed)
 	case bad:
 		return errReported
 	}
 	return nil
+}
+
+func describeResult(r bus.DeadLetterResult) resultLine {
+	l := resultLine{
+		Sequence: r.Sequence, Outcome: r.Outcome, Refused: r.Refused, Handler: r.Handler, Tenant: r.Tenant, Event: r.Event,
+		Conversation: r.Conversation, EventSeq: orNull(r.NewEvent),
+	}
+	if r.Err != nil {
+		l.Error = r.Err.Error()
+	}
+	return l
+}
+
+// leftovers are the entries that were not done, by outcome and why: of thousands all have mostly one reason.
+type leftovers []leftover
+
+type leftover struct {
+	outcome bus.EntryOutcome
+	why     string
+	entries []uint64
+}
+
+func (l *leftovers) add(r bus.DeadLetterResult, why string) {
+	i := slices.IndexFunc(*l, func(o leftover) bool { return o.outcome == r.Outcome && o.why == why })
+	if i < 0 {
+		i = len(*l)
+		*l = append(*l, leftover{outcome: r.Outcome, why: why})
+	}
+	(*l)[i].entries = append((*l)[i].entries, r.Sequence)
+}
+
+// fewSequences is how many entries of a kind are named.
+const fewSequences = 5
+
+func (l leftovers) table() table {
+	t := table{head: []string{"OUTCOME", "ENTRIES", "SEQ", "WHY"}}
+	for _, o := range l {
+		var names []string
+		for _, s := range o.entries[:min(len(o.entries), fewSequences)] {
+			names = append(names, fmt.Sprint(s))
+		}
+		if len(o.entries) > fewSequences {
+			names = append(names, "…")
+		}
+		t.row(string(o.outcome), fmt.Sprint(len(o.entries)), strings.Join(names, " "), o.why)
+	}
+	return t
 }
 
 // why says what kept an entry from being done, and what can be done about it.
@@ -196,7 +239,7 @@ func (c *dlqCommand) why(r bus.DeadLetterResult) string {
 	case r.Err != nil:
 		return r.Err.Error()
 	case r.Outcome == bus.EntrySkipped:
-		return "one before it in its conversation failed, or all was broken off; repeat it once that is mended"
+		return "one before it in its conversation failed, or all was broken off: repeat it"
 	case r.Refused == bus.RefusedGone:
 		return "dropped, or expired"
 	case r.Refused == bus.RefusedChanged:

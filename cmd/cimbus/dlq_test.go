@@ -69,7 +69,7 @@ func TestDeadLettersAreListedShownRedrivenAndDroppedByFilter(t *testing.T) {
 		`  2  \S+ \S+  acme    web      AGENT_MESSAGE  c1            onCimEvent  subject-mismatch +1 +-\n`+
 		`  3  \S+ \S+  globex  -        X              c1            onCimEvent  not-json +1 +-\n$`, got)
 	for filter, want := range map[string]int{
-		"--tenant=acme": 2, "--channel=WEB": 2, "--event=X": 1, "--conversation=c1": 3, "--conversation=c2": 0, "--handler=onCimEvent": 3, "--handler=h": 0,
+		"--tenant=acme": 2, "--channel=WEB": 2, "--event=X": 1, "--conversation=c1": 3, "--conversation=c2": 0, "--conversation=-": 0, "--channel=-": 1, "--handler=onCimEvent": 3, "--handler=h": 0,
 		"--reason=not-json": 2, "--older-than=1h": 0, "--newer-than=7d": 3, "2": 1,
 	} {
 		require.Len(t, d.list(t, filter), want, filter)
@@ -155,7 +155,13 @@ func TestWhatDlqIsToldWrongIsAUsageErrorThatSaysWhy(t *testing.T) {
 		`--older-than "week": give an age as 90m, 24h or 7d`:    {"ls", "--older-than", "week"},
 		`--newer-than "-1h": give an age`:                       {"drop", "--newer-than", "-1h"},
 		"--older-than 2h and --newer-than 1h: no entry is both": {"ls", "--older-than", "2h", "--newer-than", "1h"},
-		"is too long": {"ls", "--tenant", strings.Repeat("x", 200)},
+		"--tenant is empty: say which, or leave it out for any": {"drop", "--tenant", "", "--yes"},
+		"--newer-than is empty":                                 {"ls", "--newer-than="},
+		"nothing is selected: give numbers, a filter, or --all": {"drop", "--yes"},
+		"nothing is selected: give numbers":                     {"redrive"},
+		"--all is every dead letter there is: leave it out":     {"drop", "--all", "--tenant", "acme"},
+		"--all is every dead letter there is":                   {"redrive", "--all", "1"},
+		"is too long":                                           {"ls", "--tenant", strings.Repeat("x", 200)},
 	} {
 		got := invoke(t, "", append([]string{"dlq"}, args...)...)
 		require.Equal(t, exitUsage, got.code, "%v: %s", args, got.stderr)
@@ -166,7 +172,7 @@ func TestWhatDlqIsToldWrongIsAUsageErrorThatSaysWhy(t *testing.T) {
 
 func TestWithoutABusDlqSaysHowToGetOne(t *testing.T) {
 	url := jetStream(t, nil)
-	for _, args := range [][]string{{"ls"}, {"show", "1"}, {"redrive", "--yes"}, {"drop", "--yes"}} {
+	for _, args := range [][]string{{"ls"}, {"show", "1"}, {"redrive", "--yes", "--all"}, {"drop", "--yes", "--all"}} {
 		got := invoke(t, "", append(append([]string{"dlq"}, args...), "--server", url)...)
 		require.Equal(t, exitFailed, got.code)
 		require.Contains(t, got.stderr, "there is no bus at "+url+" yet: start a daemon with cimbus serve")

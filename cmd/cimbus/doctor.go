@@ -281,10 +281,36 @@ func (a *app) showFindings(found []bus.Finding) error {
 			return err
 		}
 	}
+	if !a.json {
+		a.tell("%s", verdict(found))
+	}
 	if bus.Worst(found) == bus.LevelFail {
 		return errReported
 	}
 	return nil
+}
+
+// verdict names what is not well, the worst first: among many lines it is not seen at once.
+func verdict(found []bus.Finding) string {
+	var parts []string
+	for _, level := range []struct {
+		bus.Level
+		words string
+	}{{bus.LevelFail, "failed"}, {bus.LevelWarn, "to be looked at"}} {
+		var names []string
+		for _, f := range found {
+			if f.Level == level.Level {
+				names = append(names, strings.TrimSpace(f.Check+" "+f.Of))
+			}
+		}
+		if len(names) > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s (%s)", len(names), level.words, strings.Join(names, ", ")))
+		}
+	}
+	if len(parts) == 0 {
+		parts = []string{"all well"}
+	}
+	return fmt.Sprintf("%s: %s", plural(len(found), "check"), strings.Join(parts, ", "))
 }
 
 func (a *app) showFinding(f bus.Finding) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,9 @@ func TestADoctorFindsNothingWrongWithADaemonThatIsWell(t *testing.T) {
 	require.Equal(t, "all 6 are as declared", finding(t, found, "streams", "").Found)
 	finding(t, found, "lag", "handler-onCimEvent")
 
-	text := d.do(t, "", "doctor", "--store", d.Store, "--http", d.HTTP)
+	shown := invoke(t, "", d.on("doctor", "--store", d.Store, "--http", d.HTTP)...)
+	require.Equal(t, fmt.Sprintf("%d checks: all well\n", len(found)), shown.stderr)
+	text := shown.stdout
 	require.Equal(t, len(found), strings.Count(text, "\n"), "one line each")
 	for each := range strings.Lines(text) {
 		require.Regexp(t, `^ok    \S.*\. Why it matters: .*\.\n$`, each)
