@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -237,7 +238,7 @@ func (a *Alarms) lookAtDisk(ctx context.Context) {
 	switch {
 	case !a.held && disk.Free < a.reserve:
 		err = a.hold(ctx)
-	case a.held && disk.Free >= a.reserve+a.reserve/2:
+	case a.held && disk.Free >= a.enough():
 		err = a.release(ctx)
 	}
 	f := a.judgeDisk(disk)
@@ -247,15 +248,18 @@ func (a *Alarms) lookAtDisk(ctx context.Context) {
 	a.tell(f)
 }
 
+// enough is the room with which CIM_EVENTS is let go: at the reserve itself it would go on and off.
+func (a *Alarms) enough() uint64 { return a.reserve + a.reserve/2 }
+
 func (a *Alarms) judgeDisk(disk embedded.Disk) Finding {
 	f := Finding{
 		Check: "disk", Level: LevelOK, Remedy: nothing, Found: fmt.Sprintf("%s of %s are free", bytesOf(disk.Free), bytesOf(disk.Total)),
 		Why: fmt.Sprintf("below %s publishers are refused (event store is full), because a full disk would stop the server", bytesOf(a.reserve)),
 	}
-	const remedy = "make room on the disk, or give the store less: store_limits.max_bytes"
+	const remedy = "make room on the disk, or keep less free: alarms.disk_reserve"
 	switch {
 	case a.held:
-		f.Level, f.Remedy = LevelFail, remedy+"; events are taken again by themselves once there is room"
+		f.Level, f.Remedy = LevelFail, fmt.Sprintf("%s; events are taken again by themselves once %s are free", remedy, bytesOf(a.enough()))
 		f.Found += ": CIM_EVENTS takes no more"
 	case disk.Free < 2*a.reserve:
 		f.Level, f.Remedy = LevelWarn, remedy
@@ -265,7 +269,7 @@ func (a *Alarms) judgeDisk(disk embedded.Disk) Finding {
 
 // hold makes CIM_EVENTS full as it is. Lowering its limit deletes nothing: it refuses what is new.
 func (a *Alarms) hold(ctx context.Context) error {
-	limit, err := a.bus.limitEvents(ctx, func(info uint64, _ int64) int64 { return int64(max(info, 1)) })
+	limit, err := a.bus.limitEvents(ctx, true)
 	a.held, a.limit = err == nil, limit
 	return err
 }
@@ -283,13 +287,17 @@ func (a *Alarms) holdOn(ctx context.Context, events StreamStatus) {
 
 // release gives CIM_EVENTS the limit that is declared.
 func (a *Alarms) release(ctx context.Context) error {
-	_, err := a.bus.limitEvents(ctx, func(_ uint64, declared int64) int64 { return declared })
+	_, err := a.bus.limitEvents(ctx, false)
 	a.held = err != nil
 	return err
 }
 
-// limitEvents sets the limit of CIM_EVENTS to what choose makes of the bytes it has and the limit that is declared, and returns it.
-func (b *Bus) limitEvents(ctx context.Context, choose func(bytes uint64, declared int64) int64) (int64, error) {
+// heldMark is in the metadata of a CIM_EVENTS that is held, for whoever wonders at its limit. A daemon that ends leaves it, so it says
+// something only beside another limit than the declared one.
+const heldMark = "cimbus-held"
+
+// limitEvents sets the limit of CIM_EVENTS to the bytes it has, or to what is declared, and returns it.
+func (b *Bus) limitEvents(ctx context.Context, held bool) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTry)
 	defer cancel()
 	p, err := b.place(ctx)
@@ -301,7 +309,17 @@ func (b *Bus) limitEvents(ctx context.Context, choose func(bytes uint64, declare
 		return 0, err
 	}
 	c := info.Config
-	c.MaxBytes = choose(info.State.Bytes, b.streams.declare(p)[0].MaxBytes)
+	c.Metadata = maps.Clone(c.Metadata)
+	if held {
+		c.MaxBytes = int64(max(info.State.Bytes, 1))
+		if c.Metadata == nil {
+			c.Metadata = map[string]string{}
+		}
+		c.Metadata[heldMark] = "the disk is nearly full"
+	} else {
+		c.MaxBytes = b.streams.declare(p)[0].MaxBytes
+		delete(c.Metadata, heldMark)
+	}
 	if _, err := b.js.UpdateStream(ctx, c); err != nil {
 		return 0, fmt.Errorf("stream %s: limit its bytes: %w", StreamEvents, err)
 	}

@@ -140,7 +140,11 @@ func TestADiskThatRunsFullRefusesEventsAndTakesThemAgainOnceThereIsRoom(t *testi
 	free.Store(199)
 	alarm(t, a, "disk", bus.LevelWarn)
 	free.Store(99)
-	alarm(t, a, "disk", bus.LevelFail)
+	require.Contains(t, alarm(t, a, "disk", bus.LevelFail).Remedy, "once 150 B are free")
+	f := one(t, examine(t, b), "streams")
+	require.Equal(t, bus.LevelFail, f.Level)
+	require.NotContains(t, f.Remedy, "streams apply", "that would lift the limit")
+	require.Contains(t, f.Found, "the disk of its server is nearly full")
 	for i := range 3 {
 		_, err = b.Publish(t.Context(), event(t, fmt.Sprint("refused", i), "c1"))
 		require.ErrorIs(t, err, bus.ErrStoreFull)
@@ -157,6 +161,7 @@ func TestADiskThatRunsFullRefusesEventsAndTakesThemAgainOnceThereIsRoom(t *testi
 	require.Equal(t, kept.Sequence+1, next.Sequence)
 	require.False(t, next.Duplicate)
 	require.Equal(t, declared, streamConfig(t, b, bus.StreamEvents).MaxBytes)
+	require.Empty(t, streamConfig(t, b, bus.StreamEvents).Metadata["cimbus-held"])
 	require.NotErrorIs(t, err, bus.ErrStoreFull)
 }
 

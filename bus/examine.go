@@ -192,6 +192,11 @@ func (b *Bus) examinePlan(ctx context.Context) []Finding {
 		case ActionCreate:
 			f.Level, f.Found, f.Remedy = LevelFail, "is missing", "run cimbus streams apply, or start cimbus serve"
 		case ActionUpdate:
+			if b.isHeld(ctx, s) {
+				f.Level, f.Found = LevelFail, "takes no more than it has: the disk of its server is nearly full"
+				f.Why, f.Remedy = "publishers are refused (event store is full), because a full disk would stop the server", "make room on that disk; the stream takes events again by itself"
+				break
+			}
 			f.Level, f.Remedy = LevelWarn, "run cimbus streams apply; if these settings are meant, give the configuration they come from by --config"
 		case ActionRefuse:
 			f.Level, f.Remedy = LevelFail, "configure what is there, or see cimbus streams plan for what a change would lose"
@@ -202,6 +207,15 @@ func (b *Bus) examinePlan(ctx context.Context) []Finding {
 		return found
 	}
 	return []Finding{{Check: "streams", Level: LevelOK, Found: fmt.Sprintf("all %d are as declared", len(plan.Streams)), Why: why, Remedy: nothing}}
+}
+
+// isHeld tells whether a stream differs from its declaration because its server's disk is nearly full.
+func (b *Bus) isHeld(ctx context.Context, s StreamPlan) bool {
+	if s.Stream != StreamEvents || len(s.Differences) != 1 || s.Differences[0].Field != "max bytes" {
+		return false
+	}
+	info, err := b.streamInfo(ctx, StreamEvents)
+	return err == nil && info.Config.Metadata[heldMark] != ""
 }
 
 // examineOrder looks for the traces of a CIM_EVENTS that went back, as by a restored copy or a disk that lied: what was made of an

@@ -250,7 +250,7 @@ func (d *doctor) disk(ctx context.Context, b *bus.Bus, own bool) bus.Finding {
 	reserve := cmp.Or(uint64(d.config.Alarms.DiskReserve), bus.DiskReserve(disk))
 	switch {
 	case disk.Free < reserve:
-		f.Level, f.Remedy = bus.LevelFail, "make room on the disk; events are taken again by themselves once there is room"
+		f.Level, f.Remedy = bus.LevelFail, "make room on the disk, or keep less free: alarms.disk_reserve; events are taken again by themselves once there is room"
 		f.Found += fmt.Sprintf(", below %s publishers are refused", size(reserve))
 	case disk.Free < reserve+d.growth(ctx, b):
 		f.Level, f.Remedy = bus.LevelWarn, "make room on the disk, or give the store less: store_limits.max_bytes"
