@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -187,18 +188,23 @@ func (b *Bus) recordRedrive(ctx context.Context, d *DeadLetter, r *Redrive, expe
 	}
 	body, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("record redrive: %w", err)
+		return fmt.Errorf("record of the entry: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultRetryFor)
 	defer cancel()
-	for {
-		ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: body}, jetstream.WithExpectStream(StreamDeadLetters), jetstream.WithExpectLastSequencePerSubject(expected))
+	for tries := 0; ; tries++ {
+		try, cancel := context.WithTimeout(ctx, min(firstAckWait<<min(tries, maxBackoff), defaultAckWait))
+		ack, err := b.js.PublishMsg(try, &nats.Msg{Subject: subject, Data: body}, jetstream.WithExpectStream(StreamDeadLetters), jetstream.WithExpectLastSequencePerSubject(expected))
+		cancel()
 		if err == nil {
 			r.at = ack.Sequence
 			return nil
 		}
+		if err := b.recordDenied(); err != nil {
+			return err
+		}
 		if errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return fmt.Errorf("record redrive: stream %s is missing or does not take %s: run cimbus streams apply: %w", StreamDeadLetters, subjects.AllRedrives, err)
+			return fmt.Errorf("record of the entry: stream %s is missing or does not take %s: run cimbus streams apply: %w", StreamDeadLetters, subjects.AllRedrives, err)
 		}
 		last, readErr := b.LastMessage(ctx, StreamDeadLetters, subject)
 		switch {
@@ -208,14 +214,24 @@ func (b *Bus) recordRedrive(ctx context.Context, d *DeadLetter, r *Redrive, expe
 		case readErr == nil && last.Sequence != expected, errors.Is(readErr, ErrNoMessage) && expected != 0:
 			return errRecordOvertaken
 		case refusedForGood(err):
-			return fmt.Errorf("record redrive: %w", err)
+			return fmt.Errorf("record of the entry: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("record redrive: %w", err)
+			return fmt.Errorf("record of the entry: %w", err)
 		case <-time.After(retryPause):
 		}
 	}
+}
+
+// recordDenied returns the server's complaint that this connection may not publish records. It comes beside the publish, which then is
+// never answered; of several at once only the last is kept, so any of them will do.
+func (b *Bus) recordDenied() error {
+	err := b.nc.LastError()
+	if errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+strings.TrimSuffix(subjects.AllRedrives, ">")) {
+		return fmt.Errorf("record of the entry: %w: this user may not publish on %s: %w", ErrUnauthorized, subjects.AllRedrives, err)
+	}
+	return nil
 }
 
 // The server's err_codes of a message that expected another one before it.

@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
 	"github.com/cimbus/cimbus/bus/bustest"
+	"github.com/cimbus/cimbus/bus/embedded"
 	"github.com/cimbus/cimbus/subjects"
 )
 
@@ -387,4 +389,28 @@ func TestAStreamWithoutRoomForRecordsSaysHowToMakeIt(t *testing.T) {
 	_, err = g.Redrive(t.Context(), g.plan(bus.DeadLetterFilter{}), bus.RedriveOptions{Operator: "ann"})
 	require.ErrorContains(t, err, "run cimbus streams apply")
 	require.Empty(t, g.redriven())
+}
+
+func TestWhoMayNotRecordHearsItAndNothingIsRedrivenNorDropped(t *testing.T) {
+	s := bustest.Server(t, func(o *embedded.Options) {
+		o.Configure = func(so *server.Options) {
+			so.Users = []*server.User{{Username: "all", Password: "pw"}, {Username: "some", Password: "pw", Permissions: &server.Permissions{
+				Publish: &server.SubjectPermission{Deny: []string{subjects.AllRedrives}},
+			}}}
+			so.NoAuthUser = "all"
+		}
+	})
+	g := newGraves(t, openOn(t, testConn(t, s), bus.StreamOptions{}), "h")
+	g.give("c1")
+	nc, err := s.Connect(nats.UserInfo("some", "pw"))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	b, err := tryOpen(t, bus.Options{Conn: nc, LeaveStreams: true})
+	require.NoError(t, err)
+	_, err = b.Redrive(t.Context(), g.plan(bus.DeadLetterFilter{}), bus.RedriveOptions{Operator: "ann"})
+	require.ErrorIs(t, err, bus.ErrUnauthorized)
+	_, err = b.Drop(t.Context(), g.plan(bus.DeadLetterFilter{}))
+	require.ErrorIs(t, err, bus.ErrUnauthorized)
+	require.Empty(t, g.redriven())
+	require.Len(t, g.list(bus.DeadLetterFilter{}), 1)
 }

@@ -159,6 +159,9 @@ func (b *Bus) examineReplicas(ctx context.Context, streams []StreamStatus) []Fin
 	if len(found) > 0 {
 		return found
 	}
+	if fewest == 0 {
+		return nil // there is no stream, which is another finding
+	}
 	f := Finding{
 		Check: "replicas", Level: LevelOK, Remedy: nothing, Found: fmt.Sprintf("every stream is kept by %d servers", fewest),
 		Why: "what several servers keep survives the loss of one of them",
@@ -320,6 +323,16 @@ func (b *Bus) examineLag(ctx context.Context, streams []StreamStatus) []Finding 
 				f.Level, f.Remedy = LevelFail, "see with cimbus handler ls that a process runs it, and what its log says"
 			case waits >= lagWarn:
 				f.Level, f.Remedy = LevelWarn, "look again: if it grows, see the log of the process that runs this handler"
+			}
+		}
+		if c.handler() != "" && f.Level != LevelFail {
+			worker, err := b.workerOf(ctx, c)
+			if err != nil {
+				found = append(found, unasked("lag", err))
+				continue
+			}
+			if worker == WorkerNone {
+				f.Level, f.Found, f.Remedy = LevelWarn, f.Found+", and no process runs it", "start a process that runs it, such as cimbus serve"
 			}
 		}
 		found = append(found, f)

@@ -33,7 +33,6 @@ const (
 
 const (
 	handlerPrefix = "handler-"
-	// Between two requests for events a process is not seen to wait; so who seems to be away is looked at again.
 	askAgain      = 3
 	askAgainAfter = 100 * time.Millisecond
 )
@@ -83,34 +82,38 @@ func (b *Bus) Handlers(ctx context.Context) ([]HandlerStatus, error) {
 		if name == "" {
 			continue
 		}
-		h := HandlerStatus{Handler: name, ConsumerStatus: c, Worker: c.worker(), DeadLetters: dead[name]}
-		if h.Oldest, err = b.oldestWaiting(ctx, c); err != nil {
-			return nil, fmt.Errorf("handler %s: %w", name, err)
+		h := HandlerStatus{Handler: name, ConsumerStatus: c, DeadLetters: dead[name]}
+		if h.Oldest, err = b.oldestWaiting(ctx, c); err == nil {
+			h.Worker, err = b.workerOf(ctx, c)
 		}
-		for n := 0; n < askAgain && h.Worker == WorkerNone; n++ {
-			if h.Worker, err = b.lookAgain(ctx, c.Name); err != nil {
-				return nil, fmt.Errorf("handler %s: %w", name, err)
-			}
+		if err != nil {
+			return nil, fmt.Errorf("handler %s: %w", name, err)
 		}
 		all = append(all, h)
 	}
 	return all, nil
 }
 
-func (b *Bus) lookAgain(ctx context.Context, consumer string) (WorkerState, error) {
-	select {
-	case <-ctx.Done():
-		return WorkerNone, ctx.Err()
-	case <-time.After(askAgainAfter):
+// workerOf tells whether somebody runs a consumer's handler. Who seems to be away is looked at again: between two requests for events a
+// process is not seen to wait.
+func (b *Bus) workerOf(ctx context.Context, c ConsumerStatus) (WorkerState, error) {
+	state := c.worker()
+	for n := 0; n < askAgain && state == WorkerNone; n++ {
+		select {
+		case <-ctx.Done():
+			return state, ctx.Err()
+		case <-time.After(askAgainAfter):
+		}
+		now, err := b.js.Consumer(ctx, StreamEvents, c.Name)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return state, nil
+		}
+		if err != nil {
+			return state, err
+		}
+		state = consumerStatus(now.CachedInfo()).worker()
 	}
-	c, err := b.js.Consumer(ctx, StreamEvents, consumer)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return WorkerNone, nil
-	}
-	if err != nil {
-		return WorkerNone, err
-	}
-	return consumerStatus(c.CachedInfo()).worker(), nil
+	return state, nil
 }
 
 // HandlerPaused tells whether a handler is paused, and until when.

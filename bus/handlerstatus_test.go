@@ -113,3 +113,15 @@ func TestHandlersAreThoseThatWereStartedHereWithTheirDeadLetters(t *testing.T) {
 	_, err = g.Handlers(t.Context())
 	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
 }
+
+func TestAHandlerThatNobodyRunsIsFoundBeforeItsEventsHaveWaitedLong(t *testing.T) {
+	b := testBus(t, bus.StreamOptions{})
+	pausable(t, b, "h")
+	f := one(t, examine(t, b), "lag")
+	require.Equal(t, bus.LevelWarn, f.Level)
+	require.Equal(t, "has done every event, and no process runs it", f.Found)
+	pauseUntil(t, b, "h", bus.UntilResumed())
+	f = one(t, examine(t, b), "paused")
+	require.Equal(t, "h", f.Of)
+	require.Equal(t, bus.LevelWarn, f.Level)
+}

@@ -153,12 +153,18 @@ func (t target) withBus(ctx context.Context, log hclog.Logger, declare func(*nat
 	}
 	b, err := bus.Open(opening, o)
 	if err != nil {
-		if denied := nc.LastError(); errors.Is(denied, nats.ErrPermissionViolation) {
-			return fmt.Errorf("%w at %s: this command needs a user who may ask JetStream: %w", bus.ErrUnauthorized, t, denied)
-		}
-		return err
+		return t.denied(nc, err)
 	}
-	return errors.Join(do(b), b.Close(context.WithoutCancel(ctx)))
+	return errors.Join(t.denied(nc, do(b)), b.Close(context.WithoutCancel(ctx)))
+}
+
+// denied is err, or the server's complaint that this user may not do what was then never answered.
+func (t target) denied(nc *nats.Conn, err error) error {
+	unanswered := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrTimeout)
+	if violation := nc.LastError(); unanswered && errors.Is(violation, nats.ErrPermissionViolation) {
+		return fmt.Errorf("%w at %s: this command needs a user who may ask JetStream: %w", bus.ErrUnauthorized, t, violation)
+	}
+	return err
 }
 
 // withoutBus adds to an error what can be done where there are no streams.

@@ -121,6 +121,9 @@ func (d *doctor) examine(ctx context.Context) []bus.Finding {
 		Check: "server", Level: bus.LevelFail, Found: err.Error(), Why: "without it no event is taken and none delivered",
 		Remedy: "start cimbus serve, or name the server by --server or --context",
 	}
+	if errors.Is(err, bus.ErrUnauthorized) {
+		f.Remedy = "give a user who may, by --creds, --context or in the URL of --server"
+	}
 	if errors.Is(err, bus.ErrNoJetStream) {
 		f.Check = "jetstream"
 		f.Why, f.Remedy = "JetStream is what stores the events", "start the server with JetStream (-js), or enable it for this account"

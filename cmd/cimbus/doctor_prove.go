@@ -46,13 +46,19 @@ type proof struct {
 
 // prove runs a proof. Nothing of it touches a store or a server that was there before.
 func (a *app) prove(ctx context.Context, durability embedded.Durability) (err error) {
+	told := ctx
 	ctx, cancel := context.WithTimeout(ctx, proofTime)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "cimbus-proof-")
 	if err != nil {
-		return fmt.Errorf("temporary folder: %w", err)
+		return fmt.Errorf("temporary folder: %w: have TMPDIR name one that can be written", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() {
+		if told.Err() != nil {
+			err = errors.New("broken off: nothing was proved, and nothing of it is left")
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
 	p := &proof{app: a, durability: durability, dir: dir, events: map[string]bus.Event{}, acknowledged: map[string]bool{}, unanswered: map[string]bool{}}
 	if err := p.untilKilled(ctx); err != nil {
 		return fmt.Errorf("prove durability: %w", err)
