@@ -179,8 +179,8 @@ func TestChaosJoinsAtRandomMomentsSeeNeitherHoleNorOverlap(t *testing.T) {
 	b := whole(t)
 	start(t, b, oncimevent.New(oncimevent.Options{}))
 	c := startCrowd(t, crowdOptions{url: b.Server().NATSURL(), seed: seed, every: 20 * time.Millisecond})
-	k := startTalk(t, b, 3*time.Millisecond)
-	joins := shortOrLong(300, 10000)
+	k := startTalk(t, b, shortOrLong(12*time.Millisecond, 3*time.Millisecond))
+	joins := shortOrLong(200, 10000)
 	failed := make(chan error, joins)
 	var joining sync.WaitGroup
 	slots := make(chan struct{}, 8)
