@@ -47,7 +47,8 @@ type Bus struct {
 	server *embedded.Server
 	log    hclog.Logger
 
-	streams StreamOptions
+	streams      StreamOptions
+	leaveStreams bool
 
 	closing   sync.Once
 	closed    chan struct{}
@@ -68,7 +69,7 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	b := &Bus{log: log, streams: o.Streams, closed: make(chan struct{})}
+	b := &Bus{log: log, streams: o.Streams, leaveStreams: o.LeaveStreams, closed: make(chan struct{})}
 	// The bus outlives the context it was opened with; Close ends it.
 	b.ctx, b.cancelCtx = context.WithCancel(context.WithoutCancel(ctx))
 	if err := b.connect(ctx, o); err != nil {

@@ -79,7 +79,7 @@ func (c *conversation) writeSnapshot(ctx context.Context) error {
 	}
 	d := derived{stream: bus.StreamConversations, msg: &nats.Msg{Subject: subject, Header: h, Data: s.state}}
 	if err := c.publishOnce(ctx, s.sequence, d); err != nil && ctx.Err() == nil {
-		c.postpone(subject, err)
+		c.postpone(ctx, subject, err)
 	}
 	return ctx.Err()
 }
@@ -106,8 +106,8 @@ func (c *conversation) publishOnce(ctx context.Context, s uint64, d derived) err
 
 // postpone gives a checkpoint up for now. It only saves time at the next loading: no conversation waits for it, whatever is wrong
 // with its bucket.
-func (c *conversation) postpone(subject string, err error) {
-	c.w.outage.report(bus.StreamConversations, err)
+func (c *conversation) postpone(ctx context.Context, subject string, err error) {
+	c.w.trouble(ctx, bus.StreamConversations, err)
 	delete(c.marks, subject)
 	c.snapshot, c.uncovered, c.postponed = nil, max(c.uncovered, 1), time.Now().Add(checkpointPause)
 }

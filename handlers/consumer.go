@@ -32,6 +32,7 @@ func (w *Worker) ensureConsumer(ctx context.Context) error {
 		PriorityPolicy: jetstream.PriorityPolicyPinned,
 		PriorityGroups: []string{pinGroup},
 		PinnedTTL:      w.handler.PinnedTTL,
+		Metadata:       w.metadata,
 	}
 	have, err := w.js.Consumer(ctx, bus.StreamEvents, want.Durable)
 	switch {
@@ -51,6 +52,7 @@ func (w *Worker) ensureConsumer(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("look up consumer %s: %w", want.Durable, err)
 	default:
+		w.resumeAt = max(w.resumeAt, have.CachedInfo().AckFloor.Stream+1)
 		info := have.CachedInfo().Config
 		if info.AckWait == want.AckWait && info.MaxAckPending == want.MaxAckPending && info.PinnedTTL == want.PinnedTTL {
 			return nil
@@ -61,7 +63,19 @@ func (w *Worker) ensureConsumer(ctx context.Context) error {
 	if _, err := w.js.CreateOrUpdateConsumer(ctx, bus.StreamEvents, want); err != nil {
 		return fmt.Errorf("create consumer %s: %w", want.Durable, err)
 	}
+	w.resumeAt = max(w.resumeAt, want.OptStartSeq)
 	return nil
+}
+
+// lookUp asks the server for the durable.
+func (w *Worker) lookUp() (*jetstream.ConsumerInfo, error) {
+	ctx, cancel := context.WithTimeout(w.ctx, apiTimeout)
+	defer cancel()
+	c, err := w.js.Consumer(ctx, bus.StreamEvents, w.handler.durable())
+	if err != nil {
+		return nil, fmt.Errorf("look up consumer %s: %w", w.handler.durable(), err)
+	}
+	return c.CachedInfo(), nil
 }
 
 // persistConsumer creates the durable again after it was deleted.

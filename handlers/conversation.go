@@ -23,6 +23,7 @@ type conversation struct {
 	lane *lane // that it is worked on in; nil in tests
 
 	touched   bool            // the last index entry was read
+	agreed    bool            // CIM_EVENTS has the event of that entry, or had it
 	committed uint64          // Cim-Sequence of the last index entry
 	indexSeq  uint64          // its sequence in CIM_INDEX
 	state     State           // nil until the first event above committed
@@ -71,7 +72,7 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 			return acknowledged, err
 		}
 		if e.Sequence <= c.committed && !c.w.redoes(e.Sequence) {
-			return acknowledged, nil
+			return acknowledged, c.agrees(ctx, &e)
 		}
 	}
 	if why != nil {
@@ -163,6 +164,9 @@ func (c *conversation) touch(ctx context.Context) error {
 	}
 	return c.w.persist(ctx, bus.StreamIndex, func() error {
 		last, err := lastOn(ctx, c.w.bus, bus.StreamIndex, subject)
+		if err == nil && last.stream == 0 {
+			err = c.sameIndex(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -172,29 +176,92 @@ func (c *conversation) touch(ctx context.Context) error {
 	})
 }
 
+// sameIndex is asked after the index was silent about the conversation, and ends the epoch if that is only because it was made anew.
+func (c *conversation) sameIndex(ctx context.Context) error {
+	if c.lane == nil {
+		return nil
+	}
+	err := c.lane.e.sameStreams(ctx, []string{bus.StreamIndex})
+	if errors.Is(err, errRemade) {
+		c.lane.e.end(err)
+	}
+	return err
+}
+
+// errWentBack says that CIM_EVENTS is not the one its conversations' index was made of. To acknowledge its new events as committed
+// would lose them.
+var errWentBack = errors.New("CIM_EVENTS gives out sequences again that were committed before: it is an old copy, or was made anew by hand; " +
+	"no event is handled until all streams are restored from one copy, or CIM_INDEX, CIM_DELIVERIES, CIM_DEAD_LETTERS and both buckets are deleted")
+
+// agrees is asked before e is taken for committed because the index has come further: whether the entry that says so is of an event
+// of this CIM_EVENTS.
+func (c *conversation) agrees(ctx context.Context, e *Event) error {
+	if c.agreed {
+		return nil
+	}
+	subject, err := subjects.Index{Tenant: c.key.tenant, Conversation: c.key.conversation}.Subject()
+	if err != nil {
+		return fmt.Errorf("index of conversation: %w", err)
+	}
+	made := c.marks[subject].made
+	back := false
+	err = c.w.persist(ctx, bus.StreamEvents, func() error {
+		m, err := c.w.bus.MessageAt(ctx, bus.StreamEvents, c.committed)
+		if errors.Is(err, bus.ErrNoMessage) {
+			s, err := c.w.js.Stream(ctx, bus.StreamEvents)
+			back = err == nil && s.CachedInfo().State.LastSeq < c.committed
+			return err
+		}
+		back = err == nil && made != "" && made != sourceTime(m.Time)
+		return err
+	})
+	if err == nil && back {
+		err = fmt.Errorf("%w (event %d, committed %d)", errWentBack, e.Sequence, c.committed)
+	}
+	c.agreed = err == nil
+	return err
+}
+
+// sourceTime is the Cim-Source-Time of an event stored at t.
+func sourceTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
 // publishMembers writes the member records that e changed, before any delivery of e.
 func (c *conversation) publishMembers(ctx context.Context, e *Event, changes []MemberChange) error {
 	out := make([]derived, 0, len(changes))
 	for _, m := range changes {
-		key := subjects.MemberKey{Tenant: c.key.tenant, Agent: m.Agent, Conversation: c.key.conversation}
-		subject, err := key.Subject()
+		d, err := c.w.memberRecord(c.key, membership{MemberChange: m, sequence: e.Sequence, stored: e.Stored})
 		if err != nil {
-			return fmt.Errorf("member record: %w", err)
+			return err
 		}
-		body, err := json.Marshal(bus.Member{Role: m.Role, Since: m.Since, Left: m.Left})
-		if err != nil {
-			return fmt.Errorf("member record: %w", err)
-		}
-		h := nats.Header{
-			bus.HeaderSequence:   []string{strconv.FormatUint(e.Sequence, 10)},
-			bus.HeaderSourceTime: []string{e.Stored.UTC().Format(time.RFC3339Nano)},
-		}
-		if m.Left != 0 {
-			h[headerTTL] = []string{c.w.bus.LeftMembersTTL().String()}
-		}
-		out = append(out, derived{stream: bus.StreamMembers, msg: &nats.Msg{Subject: subject, Header: h, Data: body}})
+		out = append(out, d)
 	}
 	return c.publish(ctx, e.Sequence, out...)
+}
+
+// membership is a record, and the event that made it so.
+type membership struct {
+	MemberChange
+	sequence uint64
+	stored   time.Time // zero if the event is gone
+}
+
+func (w *Worker) memberRecord(key laneKey, m membership) (derived, error) {
+	subject, err := subjects.MemberKey{Tenant: key.tenant, Agent: m.Agent, Conversation: key.conversation}.Subject()
+	if err != nil {
+		return derived{}, fmt.Errorf("member record: %w", err)
+	}
+	body, err := json.Marshal(bus.Member{Role: m.Role, Since: m.Since, Left: m.Left})
+	if err != nil {
+		return derived{}, fmt.Errorf("member record: %w", err)
+	}
+	h := nats.Header{bus.HeaderSequence: []string{strconv.FormatUint(m.sequence, 10)}}
+	if !m.stored.IsZero() {
+		h[bus.HeaderSourceTime] = []string{sourceTime(m.stored)}
+	}
+	if m.Left != 0 {
+		h[headerTTL] = []string{w.bus.LeftMembersTTL().String()}
+	}
+	return derived{stream: bus.StreamMembers, msg: &nats.Msg{Subject: subject, Header: h, Data: body}}, nil
 }
 
 // headerTTL makes the server delete a message after that time.
@@ -259,12 +326,11 @@ func (c *conversation) index(ctx context.Context, e *Event, outcome string) erro
 	if err != nil {
 		return fmt.Errorf("index entry: %w", err)
 	}
-	h := derivedHeader(e)
-	h[bus.HeaderOutcome] = []string{outcome}
-	if c.state != nil && len(h[bus.HeaderChannel]) == 0 && c.state.LastChannel() != "" {
-		// Who publishes into the conversation finds its channel in the last entry.
-		h[bus.HeaderChannel] = []string{c.state.LastChannel()}
+	channel := ""
+	if c.state != nil {
+		channel = c.state.LastChannel()
 	}
+	h := indexHeader(e, outcome, channel)
 	if err := c.publish(ctx, e.Sequence, derived{stream: bus.StreamIndex, msg: &nats.Msg{Subject: subject, Header: h}}); err != nil {
 		return err
 	}
@@ -272,4 +338,15 @@ func (c *conversation) index(ctx context.Context, e *Event, outcome string) erro
 	c.committed, c.indexSeq = last.sequence, last.stream
 	c.uncovered++
 	return c.checkpointIfDue(ctx)
+}
+
+// indexHeader is what an index entry says. Who publishes into the conversation finds its channel in the last entry: one whose event
+// has none bears the one used last.
+func indexHeader(e *Event, outcome, channel string) nats.Header {
+	h := derivedHeader(e)
+	h[bus.HeaderOutcome] = []string{outcome}
+	if len(h[bus.HeaderChannel]) == 0 && channel != "" {
+		h[bus.HeaderChannel] = []string{channel}
+	}
+	return h
 }

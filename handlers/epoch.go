@@ -37,6 +37,7 @@ type epoch struct {
 	pin        string
 	inbox      string
 	reconnects uint64 // of the connection when the epoch began
+	made       creations
 
 	mu       sync.Mutex
 	next     uint64 // the consumer sequence to come
@@ -89,6 +90,11 @@ func (w *Worker) epoch(pin *string) error {
 			return err
 		}
 	}
+	made, err := w.restore(w.ctx)
+	if err != nil {
+		w.trouble(w.ctx, "streams", err)
+		return err
+	}
 	if err := w.reset(w.ctx); err != nil {
 		return err
 	}
@@ -99,7 +105,7 @@ func (w *Worker) epoch(pin *string) error {
 		w.stats.waiting.Store(0)
 	}()
 	e := &epoch{
-		w: w, pin: *pin, inbox: w.bus.Conn().NewInbox(), reconnects: w.bus.Conn().Stats().Reconnects,
+		w: w, pin: *pin, inbox: w.bus.Conn().NewInbox(), reconnects: w.bus.Conn().Stats().Reconnects, made: made,
 		next: 1, items: map[uint64]*item{}, lanes: map[laneKey]*lane{}, pulls: map[string]pull{},
 		wake: make(chan struct{}, 1), idle: make(chan struct{}, 1),
 	}
@@ -114,6 +120,9 @@ func (w *Worker) epoch(pin *string) error {
 		return fmt.Errorf("read events: %w", err)
 	}
 	w.log.Debug("epoch begins", "pin", e.pin)
+	if w.commits() {
+		w.lanes.Go(e.watchStreams)
+	}
 	err = e.live(sub)
 	e.end(err)
 	e.settle()

@@ -70,6 +70,8 @@ type State interface {
 	Audience(e *Event) []Recipient
 	// Member returns an agent's record as it stands, false if it is no member.
 	Member(agent string) (MemberChange, bool)
+	// Restore sets an agent's membership to its record, where the events that made it so are gone.
+	Restore(m MemberChange)
 	// LastChannel is the channel used last, in its original spelling; "" if none is known.
 	LastChannel() string
 	// MarshalBinary and UnmarshalBinary write and read the checkpoint.

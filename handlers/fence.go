@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -33,6 +32,7 @@ type mark struct {
 	known    bool   // read or written by this epoch; otherwise optimistic: none
 	stream   uint64 // its stream sequence, 0 = there is none
 	sequence uint64 // its Cim-Sequence
+	made     string // its Cim-Source-Time, where it was read
 }
 
 // derived is a message made of an event, and the stream that keeps it.
@@ -97,7 +97,7 @@ func (c *conversation) settle(ctx context.Context, s uint64, d derived, cause er
 			return fmt.Errorf("%w: %d bytes for %s", errTooLarge, len(d.msg.Data), subject)
 		}
 		if !conflict(cause) {
-			c.w.outage.report(d.stream, cause)
+			c.w.trouble(ctx, d.stream, cause)
 			if err := c.rest(ctx, outagePolicy.wait(n)); err != nil {
 				return err
 			}
@@ -107,6 +107,11 @@ func (c *conversation) settle(ctx context.Context, s uint64, d derived, cause er
 		if err != nil {
 			cause = err
 			continue
+		}
+		if d.stream == bus.StreamIndex && last.stream == 0 && cached.stream != 0 {
+			if cause = c.sameIndex(ctx); cause != nil {
+				continue
+			}
 		}
 		switch {
 		case last.sequence == s, last.sequence > s && c.w.trustsFences(s, c.takes):
@@ -138,7 +143,7 @@ func lastOn(ctx context.Context, b *bus.Bus, stream, subject string) (mark, erro
 	if err != nil {
 		return mark{}, err
 	}
-	return mark{known: true, stream: m.Sequence, sequence: bus.SequenceOf(m.Header)}, nil
+	return mark{known: true, stream: m.Sequence, sequence: bus.SequenceOf(m.Header), made: bus.LastHeader(m.Header, bus.HeaderSourceTime)}, nil
 }
 
 func conflict(err error) bool {
@@ -221,6 +226,6 @@ func makeDerivedHeader(e *Event) nats.Header {
 	set(bus.HeaderEventName, e.Name)
 	set(bus.HeaderSequence, strconv.FormatUint(e.Sequence, 10))
 	set(bus.HeaderSourceSubject, e.Subject)
-	set(bus.HeaderSourceTime, e.Stored.UTC().Format(time.RFC3339Nano))
+	set(bus.HeaderSourceTime, sourceTime(e.Stored))
 	return h
 }

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -40,7 +41,8 @@ type loader struct {
 	log      hclog.Logger
 	newState func(tenant, conversation string) State
 	key      laneKey
-	before   uint64 // events from this sequence on stay out
+	before   uint64                     // events from this sequence on stay out
+	changed  func(*Event, MemberChange) // told of every membership that the index changed; may be nil
 
 	subject    string // of the checkpoint
 	checkpoint mark   // the last message there
@@ -91,16 +93,20 @@ func (l *loader) readCheckpoint(ctx context.Context) (state State, covered, next
 	return state, covered, indexSeq + 1, nil
 }
 
-// foldIndex folds the events of the index entries from next on that lie above covered. An event that has expired is gone for
-// everybody and stays out.
+// foldIndex folds the events of the index entries from next on that lie above covered. An event that is gone, by age or because
+// CIM_EVENTS was made anew, stays out; who is a member is then taken from the member records, which were written before the entry.
 func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint64) error {
 	subject, err := subjects.Index{Tenant: l.key.tenant, Conversation: l.key.conversation}.Subject()
 	if err != nil {
 		return fmt.Errorf("index of conversation: %w", err)
 	}
+	gone := false
 	for {
 		entry, err := l.bus.NextMessage(ctx, bus.StreamIndex, next, subject)
 		if errors.Is(err, bus.ErrNoMessage) {
+			if gone {
+				return l.readMembers(ctx, state)
+			}
 			return nil
 		}
 		if err != nil {
@@ -113,6 +119,7 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 		}
 		m, err := l.bus.MessageAt(ctx, bus.StreamEvents, sequence)
 		if errors.Is(err, bus.ErrNoMessage) {
+			gone = true
 			continue
 		}
 		if err != nil {
@@ -122,8 +129,42 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 		if why != nil || cim.IsTransient(e.Name) {
 			continue
 		}
-		if _, err := state.Fold(&e); err != nil {
+		changes, err := state.Fold(&e)
+		if err != nil {
 			l.log.Trace("an invalid event stays out of the state", "sequence", sequence, "error", err)
 		}
+		if l.changed == nil {
+			continue
+		}
+		for _, m := range changes {
+			l.changed(&e, m)
+		}
 	}
+}
+
+// readMembers sets the state's memberships right by their records. One that the event before or a later one made says how it was then
+// where it can: who left by that event was a member.
+func (l *loader) readMembers(ctx context.Context, state State) error {
+	filter, err := subjects.MemberFilter{Tenant: subjects.Is(l.key.tenant), Conversation: subjects.Is(l.key.conversation)}.Subject()
+	if err != nil {
+		return fmt.Errorf("members of conversation: %w", err)
+	}
+	for m, err := range l.bus.Read(ctx, bus.Range{Stream: bus.StreamMembers, Filter: filter}) {
+		if err != nil {
+			return err
+		}
+		key, err := subjects.ParseMemberKey(memberKey(m.Subject))
+		record := bus.Member{}
+		if err == nil && len(m.Data) > 0 {
+			err = json.Unmarshal(m.Data, &record)
+		}
+		if err != nil || record.Since >= l.before {
+			continue
+		}
+		if record.Left >= l.before {
+			record.Left = 0
+		}
+		state.Restore(MemberChange{Agent: key.Agent, Role: record.Role, Since: record.Since, Left: record.Left})
+	}
+	return nil
 }

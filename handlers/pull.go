@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,13 +76,11 @@ func (w *Worker) holds(pin string) (bool, error) {
 	if pin == "" {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, apiTimeout)
-	defer cancel()
-	c, err := w.js.Consumer(ctx, bus.StreamEvents, w.handler.durable())
+	info, err := w.lookUp()
 	if err != nil {
-		return false, fmt.Errorf("look up consumer %s: %w", w.handler.durable(), err)
+		return false, err
 	}
-	for _, g := range c.CachedInfo().PriorityGroups {
+	for _, g := range info.PriorityGroups {
 		if g.Group == pinGroup {
 			return g.PinnedClientID == pin, nil
 		}

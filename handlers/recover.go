@@ -168,7 +168,7 @@ func (r recovery) orphan(ctx context.Context, m *jetstream.RawStreamMsg) (bool, 
 		r.events[s] = stored
 	}
 	// One that was there and is gone, by age or by hand, leaves no orphans.
-	return !stored.IsZero() && made != stored.UTC().Format(time.RFC3339Nano), nil
+	return !stored.IsZero() && made != sourceTime(stored), nil
 }
 
 // restoreMembers writes again the records that orphans had replaced: as they were before the events that are done again, which

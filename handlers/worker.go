@@ -34,8 +34,11 @@ type Worker struct {
 	redoFrom, redoUntil uint64        // events done again by the fences alone, after an unclean stop; 0 = none
 
 	// The goroutine of run alone uses these.
-	release  func() // says that all was done again; nil = nothing was to be
-	resumeAt uint64 // the first event not finished when the last epoch ended, 0 = unknown
+	release  func()            // says that all was done again; nil = nothing was to be
+	resumeAt uint64            // the first event not finished when the last epoch ended, 0 = unknown
+	metadata map[string]string // of the durable
+
+	mending sync.Mutex // held by who makes missing streams
 
 	ctx      context.Context // ends everything at once
 	cancel   context.CancelFunc
@@ -162,8 +165,15 @@ func (w *Worker) run() {
 		if time.Since(began) > 5*time.Second {
 			n = 1
 		}
-		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, errConsumerGone) {
+		if errors.Is(err, errSilence) {
+			_, gone := w.lookUp() // nobody answers for a consumer that was deleted, either
+			err = errors.Join(err, gone)
+		}
+		switch {
+		case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, errConsumerGone), bus.IsStreamGone(err):
 			err = errors.Join(err, w.persistConsumer())
+		case errors.Is(err, errWentBack):
+			w.outage.report(bus.StreamEvents, err)
 		}
 		w.log.Debug("taking the work up again", "because", err)
 		if pause(w.ctx, outagePolicy.wait(n)/2) != nil {
@@ -183,9 +193,21 @@ func (w *Worker) persist(ctx context.Context, cause string, f func() error) erro
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		w.outage.report(cause, err)
+		w.trouble(ctx, cause, err)
 		if err := pause(ctx, outagePolicy.wait(n)); err != nil {
 			return err
 		}
+	}
+}
+
+// trouble reports what is wrong with NATS or a stream. A stream that is gone is made again: the work goes on without what was in it.
+func (w *Worker) trouble(ctx context.Context, cause string, err error) {
+	w.outage.report(cause, err)
+	if !bus.IsStreamGone(err) || !w.mending.TryLock() {
+		return
+	}
+	defer w.mending.Unlock()
+	if _, err := w.bus.MendStreams(ctx); err != nil && !errors.Is(err, bus.ErrLeftAlone) {
+		w.outage.report("streams", err)
 	}
 }

@@ -200,6 +200,18 @@ func (s *State) Member(agent string) (handlers.MemberChange, bool) {
 	return handlers.MemberChange{Agent: agent, Role: m.Role, Since: m.Since}, true
 }
 
+// Restore makes an agent a member, or none, by its record.
+func (s *State) Restore(m handlers.MemberChange) {
+	if m.Left != 0 || m.Since == 0 {
+		delete(s.Members, m.Agent)
+		return
+	}
+	if s.Members == nil {
+		s.Members = map[string]Member{}
+	}
+	s.Members[m.Agent] = Member{Role: m.Role, Since: m.Since, Participant: s.Members[m.Agent].Participant}
+}
+
 // LastChannel is the channel of the last event that had one.
 func (s *State) LastChannel() string { return s.Channel }
 

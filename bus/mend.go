@@ -1,0 +1,74 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrLeftAlone is returned by MendStreams of a bus that was opened with LeaveStreams.
+var ErrLeftAlone = errors.New("this bus leaves the streams alone")
+
+// IsStreamGone reports whether err says that a stream does not exist: that it was deleted, for every bus makes what is missing when
+// it opens.
+func IsStreamGone(err error) bool {
+	return errors.Is(err, jetstream.ErrStreamNotFound) || errorCode(err) == codeStreamMissing
+}
+
+// MendStreams makes the declared streams that are gone, and touches none that is there. What was in a deleted stream is lost; with
+// the stream back, what comes after it is not. It returns the streams it made, empty. Doing it twice, or in two processes at once, is
+// harmless.
+func (b *Bus) MendStreams(ctx context.Context) ([]string, error) {
+	if b.leaveStreams {
+		return nil, ErrLeftAlone
+	}
+	plan, err := b.PlanStreams(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var made []string
+	for _, s := range plan.Streams {
+		if s.Action != ActionCreate {
+			continue
+		}
+		if err := b.applyStream(ctx, s); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return made, fmt.Errorf("create stream %s: %w", s.Stream, explain(err, s.grows))
+		}
+		b.log.Error("a stream was gone and is made again, what was in it is lost", "stream", s.Stream)
+		made = append(made, s.Stream)
+	}
+	if len(made) > 0 && b.server != nil {
+		return made, b.server.Sync()
+	}
+	return made, nil
+}
+
+// sequenceStep separates the sequences of a CIM_EVENTS that was made again from those of the one before it. It is more than can
+// have been published and not yet been committed: MaxAckPending of all handlers, many times.
+const sequenceStep = 1 << 20
+
+// firstEventSequence is where a CIM_EVENTS that is to be made begins: above every Cim-Sequence that anything derived bears. One that
+// began at 1 again would lose its events, each taken for one that was delivered long ago. 0 where nothing was derived yet.
+func (b *Bus) firstEventSequence(ctx context.Context) (uint64, error) {
+	var highest uint64
+	for _, stream := range []string{StreamIndex, StreamDeliveries, StreamDeadLetters, StreamMembers, StreamConversations} {
+		var m *jetstream.RawStreamMsg
+		err := b.patiently(ctx, func(ctx context.Context) (err error) {
+			m, err = b.LastMessage(ctx, stream, ">")
+			return err
+		})
+		switch {
+		case errors.Is(err, ErrNoMessage), IsStreamGone(err):
+		case err != nil:
+			return 0, err
+		default:
+			highest = max(highest, SequenceOf(m.Header))
+		}
+	}
+	if highest == 0 {
+		return 0, nil
+	}
+	return (highest/sequenceStep+2)*sequenceStep + 1, nil
+}

@@ -1,0 +1,188 @@
+package handlers_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/bustest"
+	"github.com/cimbus/cimbus/bus/embedded"
+	"github.com/cimbus/cimbus/handlers"
+	"github.com/cimbus/cimbus/handlers/conversation"
+	"github.com/cimbus/cimbus/handlers/oncimevent"
+)
+
+// deleted makes streams new and empty, as after `nats stream rm` and the start of a daemon.
+func deleted(t *testing.T, b *bus.Bus, streams ...string) {
+	t.Helper()
+	for _, name := range streams {
+		require.NoError(t, b.JetStream().DeleteStream(t.Context(), name))
+	}
+	made, err := b.MendStreams(t.Context())
+	require.NoError(t, err)
+	require.ElementsMatch(t, streams, made)
+}
+
+func worked(t *testing.T, b *bus.Bus, h handlers.Handler) {
+	t.Helper()
+	w, err := handlers.Start(t.Context(), b, h)
+	require.NoError(t, err)
+	drained(t, b)
+	require.NoError(t, w.Close(context.WithoutCancel(t.Context())))
+}
+
+// entries are what the index says of each conversation, without what its writer expected of the stream.
+func entries(t *testing.T, b *bus.Bus) map[string][]nats.Header {
+	t.Helper()
+	by := map[string][]nats.Header{}
+	for _, m := range stored(t, b, bus.StreamIndex, ">") {
+		delete(m.Header, "Nats-Expected-Last-Subject-Sequence")
+		delete(m.Header, "Nats-Expected-Last-Sequence")
+		by[m.Subject] = append(by[m.Subject], m.Header)
+	}
+	return by
+}
+
+func TestWhatWasDerivedIsWrittenAgainWhenItsStreamWasDeletedWhileNobodyWorked(t *testing.T) {
+	for _, lost := range [][]string{
+		{bus.StreamIndex},
+		{bus.StreamMembers},
+		{bus.StreamConversations},
+		{bus.StreamIndex, bus.StreamMembers},
+		{bus.StreamIndex, bus.StreamMembers, bus.StreamConversations},
+	} {
+		t.Run(fmt.Sprint(lost), func(t *testing.T) {
+			b := openBus(t)
+			rng := rand.New(rand.NewPCG(3, 4))
+			for i := range 5 {
+				conversationEvents(t, b, fmt.Sprintf("c%d", i), 40, rng)
+			}
+			publish(t, b, "cim.acme.web.AGENT_MESSAGE", []byte(`{`))
+			worked(t, b, oncimevent.New(oncimevent.Options{}))
+			audit(t, b)
+			before := entries(t, b)
+
+			deleted(t, b, lost...)
+			conversationEvents(t, b, "c1", 20, rng)
+			worked(t, b, oncimevent.New(oncimevent.Options{}))
+			audit(t, b)
+			for subject, after := range entries(t, b) {
+				require.Equal(t, before[subject], after[:len(before[subject])])
+			}
+		})
+	}
+}
+
+func TestARebuildOfTheIndexThatWasBrokenOffIsGoneOnWith(t *testing.T) {
+	b := openBus(t)
+	rng := rand.New(rand.NewPCG(5, 6))
+	for i := range 3 {
+		conversationEvents(t, b, fmt.Sprintf("c%d", i), 30, rng)
+	}
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	before := stored(t, b, bus.StreamIndex, ">")
+	deleted(t, b, bus.StreamIndex)
+	for _, m := range before[:len(before)/2] {
+		_, err := b.JetStream().PublishMsg(t.Context(), &nats.Msg{Subject: m.Subject, Header: m.Header})
+		require.NoError(t, err)
+	}
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("last", "c1")) // nobody has the work before the first event
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	audit(t, b)
+}
+
+// A CIM_EVENTS that began at 1 again would lose its events: each would pass for one that was delivered long ago.
+func TestEventsReachTheMembersOfBeforeWhenCIM_EVENTSWasDeleted(t *testing.T) {
+	b := openBus(t)
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j1", "c1", "ada", "PRIMARY"))
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j2", "c1", "ben", "ASSISTANT"))
+	publish(t, b, "cim.acme._.AGENT_UNSUBSCRIBED", leave("l1", "c1", "ben"))
+	for i := range 20 {
+		publish(t, b, "cim.acme.web.AGENT_MESSAGE", message(fmt.Sprintf("m%d", i), "c1"))
+	}
+	drained(t, b)
+	require.NoError(t, b.JetStream().DeleteStream(t.Context(), bus.StreamEvents))
+	bustest.Eventually(t, 30*time.Second, func() error { // the worker makes both again by itself
+		_, err := b.JetStream().Consumer(t.Context(), bus.StreamEvents, "handler-"+oncimevent.Name)
+		return err
+	})
+	var after []uint64
+	for i := range 5 {
+		after = append(after, publish(t, b, "cim.acme.web.AGENT_MESSAGE", message(fmt.Sprintf("n%d", i), "c1")))
+	}
+	require.Greater(t, after[0], uint64(1<<20))
+	drained(t, b)
+	var got []uint64
+	for _, m := range stored(t, b, bus.StreamDeliveries, "cim-agent.acme.ada.onCimEvent.c1") {
+		if s := bus.SequenceOf(m.Header); s >= after[0] {
+			got = append(got, s)
+		}
+	}
+	require.Equal(t, after, got, "ada is a member though the event that made her one is gone")
+	for _, m := range stored(t, b, bus.StreamDeliveries, "cim-agent.acme.ben.onCimEvent.c1") {
+		require.Less(t, bus.SequenceOf(m.Header), after[0], "ben had left")
+	}
+	state, _, err := handlers.LoadState(t.Context(), b, conversation.New, tenant, "c1")
+	require.NoError(t, err)
+	_, member := state.Member("ada")
+	require.True(t, member)
+}
+
+func TestEventsOfAnOldCopyOfCIM_EVENTSAreNotTakenForCommitted(t *testing.T) {
+	var log lockedBuffer
+	b := openBusOn(t, bus.Options{
+		Embedded: embedded.Options{StoreDir: t.TempDir(), Durability: embedded.Balanced, Logger: hclog.NewNullLogger()},
+		Logger:   hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Warn}),
+	})
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j1", "c1", "ada", "PRIMARY"))
+	for i := range 10 {
+		publish(t, b, "cim.acme.web.AGENT_MESSAGE", message(fmt.Sprintf("m%d", i), "c1"))
+	}
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	stream, err := b.JetStream().Stream(t.Context(), bus.StreamEvents)
+	require.NoError(t, err)
+	require.NoError(t, b.JetStream().DeleteStream(t.Context(), bus.StreamEvents))
+	_, err = b.JetStream().CreateStream(t.Context(), stream.CachedInfo().Config)
+	require.NoError(t, err)
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("new", "c1"))
+	before := stored(t, b, bus.StreamDeliveries, ">")
+
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	bustest.Eventually(t, 30*time.Second, func() error {
+		if !strings.Contains(log.String(), "CIM_EVENTS gives out sequences again") {
+			return fmt.Errorf("not told: %s", log.String())
+		}
+		return nil
+	})
+	require.Zero(t, consumer(t, b).AckFloor.Stream, "acknowledged though it was never delivered")
+	require.Len(t, stored(t, b, bus.StreamDeliveries, ">"), len(before))
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
