@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -45,30 +46,47 @@ func (b *Bus) MendStreams(ctx context.Context) ([]string, error) {
 	return made, nil
 }
 
-// sequenceStep separates the sequences of a CIM_EVENTS that was made again from those of the one before it. It is more than can
-// have been published and not yet been committed: MaxAckPending of all handlers, many times.
+// sequenceStep separates the sequences of a stream that was made again from those of the one before it. It is more than can lie between
+// the highest of them and the one that is known.
 const sequenceStep = 1 << 20
 
-// firstEventSequence is where a CIM_EVENTS that is to be made begins: above every Cim-Sequence that anything derived bears. One that
-// began at 1 again would lose its events, each taken for one that was delivered long ago. 0 where nothing was derived yet.
-func (b *Bus) firstEventSequence(ctx context.Context) (uint64, error) {
+// firstSequence is where a stream that is to be made begins: above every sequence of its predecessor that anything else still names. A
+// CIM_EVENTS that began at 1 again would lose its events, each taken for one that was delivered long ago, and a CIM_INDEX the entries
+// that lie below the place where a checkpoint says they go on. 0, the server's own choice, where nothing is named.
+func (b *Bus) firstSequence(ctx context.Context, stream string) (uint64, error) {
 	var highest uint64
-	for _, stream := range []string{StreamIndex, StreamDeliveries, StreamDeadLetters, StreamMembers, StreamConversations} {
+	for _, named := range namedBy[stream] {
 		var m *jetstream.RawStreamMsg
 		err := b.patiently(ctx, func(ctx context.Context) (err error) {
-			m, err = b.LastMessage(ctx, stream, ">")
+			m, err = b.LastMessage(ctx, named.in, ">")
 			return err
 		})
 		switch {
 		case errors.Is(err, ErrNoMessage), IsStreamGone(err):
+			continue
 		case err != nil:
 			return 0, err
-		default:
-			highest = max(highest, SequenceOf(m.Header))
+		}
+		if s, err := strconv.ParseUint(LastHeader(m.Header, named.header), 10, 64); err == nil {
+			highest = max(highest, s)
 		}
 	}
 	if highest == 0 {
 		return 0, nil
 	}
 	return (highest/sequenceStep+2)*sequenceStep + 1, nil
+}
+
+type naming struct{ in, header string }
+
+// namedBy says where the sequences of a stream are named.
+var namedBy = map[string][]naming{
+	StreamEvents: {
+		{StreamIndex, HeaderSequence},
+		{StreamDeliveries, HeaderSequence},
+		{StreamDeadLetters, HeaderSequence},
+		{StreamMembers, HeaderSequence},
+		{StreamConversations, HeaderSequence},
+	},
+	StreamIndex: {{StreamConversations, HeaderIndexSequence}},
 }

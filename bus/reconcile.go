@@ -160,14 +160,12 @@ func verb(a Action) string {
 
 func (b *Bus) applyStream(ctx context.Context, s StreamPlan) error {
 	if s.Action == ActionCreate {
-		if s.Stream == StreamEvents {
-			first, err := b.firstEventSequence(ctx)
-			if err != nil {
-				return fmt.Errorf("find where it is to begin: %w", err)
-			}
-			s.config.FirstSeq = first
+		first, err := b.firstSequence(ctx, s.Stream)
+		if err != nil {
+			return fmt.Errorf("find where it is to begin: %w", err)
 		}
-		err := b.patiently(ctx, func(ctx context.Context) error {
+		s.config.FirstSeq = first
+		err = b.patiently(ctx, func(ctx context.Context) error {
 			_, err := b.js.CreateStream(ctx, s.config)
 			return err
 		})

@@ -129,15 +129,8 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 		if why != nil || cim.IsTransient(e.Name) {
 			continue
 		}
-		changes, err := state.Fold(&e)
-		if err != nil {
+		if _, err := state.Fold(&e); err != nil {
 			l.log.Trace("an invalid event stays out of the state", "sequence", sequence, "error", err)
-		}
-		if l.changed == nil {
-			continue
-		}
-		for _, m := range changes {
-			l.changed(&e, m)
 		}
 	}
 }

@@ -188,11 +188,17 @@ const inFlight = 1024
 
 // readEntries reads what the index has already: a rebuild that was broken off is gone on with.
 func (r *indexRebuild) readEntries(ctx context.Context) error {
-	for m, err := range r.w.bus.Read(ctx, bus.Range{Stream: bus.StreamIndex, Filter: subjects.AllIndex}) {
+	stream, err := r.w.js.Stream(ctx, bus.StreamIndex)
+	if err != nil {
+		return err
+	}
+	if r.last = stream.CachedInfo().State.LastSeq; r.last == 0 {
+		return nil
+	}
+	for m, err := range r.w.bus.Read(ctx, bus.Range{Stream: bus.StreamIndex, Filter: subjects.AllIndex, Upto: r.last}) {
 		if err != nil {
 			return err
 		}
-		r.last = m.Sequence
 		r.committed[m.Subject] = bus.SequenceOf(m.Header)
 	}
 	return nil
@@ -257,19 +263,25 @@ func (r *indexRebuild) settle(most int) error {
 	return nil
 }
 
-// rebuildMembers writes the member records as they were at the floor, from the conversations' states; those of members who left as
-// far back as the events go.
+// rebuildMembers writes the member records as they were at the floor: of the members, by the conversations' states, and of those who left,
+// as far back as the events go.
 func (w *Worker) rebuildMembers(ctx context.Context, floor uint64) (int, error) {
+	changes, err := w.membershipChanges(ctx, floor)
+	if err != nil {
+		return 0, err
+	}
 	keys, err := w.conversations(ctx)
 	if err != nil {
 		return 0, err
 	}
 	written := 0
 	for _, key := range keys {
-		records, err := w.memberships(ctx, key, floor+1)
+		l := loader{bus: w.bus, log: w.log, newState: w.handler.NewState, key: key, before: floor + 1}
+		state, err := l.load(ctx, mark{})
 		if err != nil {
 			return written, err
 		}
+		records := memberships(state, changes[key])
 		for _, agent := range slices.Sorted(maps.Keys(records)) {
 			d, err := w.memberRecord(key, records[agent])
 			if err == nil {
@@ -283,6 +295,65 @@ func (w *Worker) rebuildMembers(ctx context.Context, floor uint64) (int, error) 
 		}
 	}
 	return written, nil
+}
+
+// membershipChanges are the last change of every membership up to the floor that the stored events tell of.
+func (w *Worker) membershipChanges(ctx context.Context, floor uint64) (map[laneKey]map[string]membership, error) {
+	states := map[laneKey]State{}
+	changes := map[laneKey]map[string]membership{}
+	if floor == 0 {
+		return changes, nil
+	}
+	for m, err := range w.bus.Read(ctx, bus.Range{Stream: bus.StreamEvents, Filter: subjects.AllEvents, Upto: floor}) {
+		if err != nil {
+			return nil, err
+		}
+		if source, err := subjects.ParseEvent(m.Subject); err != nil || !cim.IsMembership(source.Event) {
+			continue
+		}
+		e, key, why := decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
+		if why != nil {
+			continue
+		}
+		if others, err := newConversation(w, key).redrivenForOthers(ctx, &e); err != nil || others {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if states[key] == nil {
+			states[key], changes[key] = w.handler.NewState(key.tenant, key.conversation), map[string]membership{}
+		}
+		changed, err := states[key].Fold(&e)
+		if err != nil {
+			continue // a dead letter
+		}
+		for _, c := range changed {
+			changes[key][c.Agent] = membership{MemberChange: c, sequence: e.Sequence, stored: e.Stored}
+		}
+	}
+	return changes, nil
+}
+
+// memberships are a conversation's records: of the members its state has, and of those who left by what changed.
+func memberships(state State, changes map[string]membership) map[string]membership {
+	records := map[string]membership{}
+	for agent, r := range changes {
+		if r.Left != 0 {
+			records[agent] = r
+		}
+	}
+	for _, recipient := range state.Audience(&Event{}) {
+		m, member := state.Member(recipient.Agent)
+		if !member {
+			continue
+		}
+		records[m.Agent] = membership{MemberChange: m, sequence: m.Since}
+		if r := changes[m.Agent]; r.MemberChange == m {
+			records[m.Agent] = r
+		}
+	}
+	return records
 }
 
 // conversations are all that the index or a checkpoint tells of.
@@ -318,32 +389,4 @@ func (w *Worker) conversations(ctx context.Context) ([]laneKey, error) {
 	return slices.SortedFunc(maps.Keys(keys), func(x, y laneKey) int {
 		return cmp.Or(strings.Compare(x.tenant, y.tenant), strings.Compare(x.conversation, y.conversation))
 	}), nil
-}
-
-// memberships are the records of a conversation before an event: of its members, and of those who left as far as its events tell.
-func (w *Worker) memberships(ctx context.Context, key laneKey, before uint64) (map[string]membership, error) {
-	l := loader{bus: w.bus, log: w.log, newState: w.handler.NewState, key: key, before: before}
-	state, err := l.load(ctx, mark{})
-	if err != nil {
-		return nil, err
-	}
-	records := map[string]membership{}
-	l.changed = func(e *Event, m MemberChange) {
-		records[m.Agent] = membership{MemberChange: m, sequence: e.Sequence, stored: e.Stored}
-	}
-	if err := l.foldIndex(ctx, w.handler.NewState(key.tenant, key.conversation), 0, 1); err != nil {
-		return nil, err
-	}
-	for agent, r := range records {
-		if _, member := state.Member(agent); !member && r.Left == 0 {
-			delete(records, agent)
-		}
-	}
-	for _, recipient := range state.Audience(&Event{}) {
-		m, member := state.Member(recipient.Agent)
-		if r := records[recipient.Agent]; member && r.MemberChange != m {
-			records[recipient.Agent] = membership{MemberChange: m, sequence: m.Since}
-		}
-	}
-	return records, nil
 }

@@ -33,6 +33,13 @@ func deleted(t *testing.T, b *bus.Bus, streams ...string) {
 	require.ElementsMatch(t, streams, made)
 }
 
+// openStrict opens a bus on which checkpoints need not wait for the disk.
+func openStrict(t *testing.T) *bus.Bus {
+	t.Helper()
+	return openBusOn(t, bus.Options{Embedded: embedded.Options{StoreDir: t.TempDir(), Durability: embedded.Strict}})
+}
+
+// worked lets a worker handle all there is.
 func worked(t *testing.T, b *bus.Bus, h handlers.Handler) {
 	t.Helper()
 	w, err := handlers.Start(t.Context(), b, h)
@@ -62,7 +69,7 @@ func TestWhatWasDerivedIsWrittenAgainWhenItsStreamWasDeletedWhileNobodyWorked(t 
 		{bus.StreamIndex, bus.StreamMembers, bus.StreamConversations},
 	} {
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {
-			b := openBus(t)
+			b := openStrict(t)
 			rng := rand.New(rand.NewPCG(3, 4))
 			for i := range 5 {
 				conversationEvents(t, b, fmt.Sprintf("c%d", i), 40, rng)
@@ -81,6 +88,36 @@ func TestWhatWasDerivedIsWrittenAgainWhenItsStreamWasDeletedWhileNobodyWorked(t 
 			}
 		})
 	}
+}
+
+// A checkpoint says where in the index its successors begin. In an index that was written again they must not lie below that.
+func TestNothingBehindACheckpointIsMissedInAnIndexThatWasWrittenAgain(t *testing.T) {
+	b := openStrict(t)
+	for i := range 100 { // what lies in front in the old index, and not in the new one
+		_, err := b.JetStream().Publish(t.Context(), fmt.Sprintf("cim-index.other.c%d", i), nil)
+		require.NoError(t, err)
+	}
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j1", "c1", "ada", "PRIMARY"))
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	checkpoints := stored(t, b, bus.StreamConversations, ">")
+	require.Len(t, checkpoints, 1)
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j2", "c1", "ben", "ASSISTANT"))
+	for i := range 150 {
+		publish(t, b, "cim.acme.web.AGENT_MESSAGE", message(fmt.Sprintf("m%d", i), "c2"))
+	}
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("n1", "c1"))
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	_, err := b.JetStream().PublishMsg(t.Context(), &nats.Msg{ // as it stands where there was no time for another one
+		Subject: checkpoints[0].Subject, Data: checkpoints[0].Data, Header: nats.Header{
+			bus.HeaderSequence:      checkpoints[0].Header[bus.HeaderSequence],
+			bus.HeaderIndexSequence: checkpoints[0].Header[bus.HeaderIndexSequence],
+		},
+	})
+	require.NoError(t, err)
+	deleted(t, b, bus.StreamIndex)
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("n2", "c1"))
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	audit(t, b)
 }
 
 func TestARebuildOfTheIndexThatWasBrokenOffIsGoneOnWith(t *testing.T) {
