@@ -120,6 +120,21 @@ func TestNothingBehindACheckpointIsMissedInAnIndexThatWasWrittenAgain(t *testing
 	audit(t, b)
 }
 
+func TestASilentIndexThatWasMadeAnewDoesNotPassForANewConversation(t *testing.T) {
+	b := openBus(t)
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j1", "c1", "ada", "PRIMARY"))
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	require.Empty(t, stored(t, b, bus.StreamConversations, ">"), "a checkpoint would know ada")
+
+	start(t, b, oncimevent.New(oncimevent.Options{})) // knows nothing of c1 yet
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("m1", "c2"))
+	drained(t, b)
+	deleted(t, b, bus.StreamIndex)
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("m2", "c1"))
+	drained(t, b)
+	audit(t, b)
+}
+
 func TestARebuildOfTheIndexThatWasBrokenOffIsGoneOnWith(t *testing.T) {
 	b := openBus(t)
 	rng := rand.New(rand.NewPCG(5, 6))
