@@ -55,7 +55,7 @@ const sequenceStep = 1 << 20
 // that lie below the place where a checkpoint says they go on. 0, the server's own choice, where nothing is named.
 func (b *Bus) firstSequence(ctx context.Context, stream string) (uint64, error) {
 	var highest uint64
-	for _, named := range namedBy[stream] {
+	for _, named := range namedBy(stream) {
 		var m *jetstream.RawStreamMsg
 		err := b.patiently(ctx, func(ctx context.Context) (err error) {
 			m, err = b.LastMessage(ctx, named.in, ">")
@@ -77,16 +77,21 @@ func (b *Bus) firstSequence(ctx context.Context, stream string) (uint64, error) 
 	return (highest/sequenceStep+2)*sequenceStep + 1, nil
 }
 
+// naming is where sequences of another stream are named.
 type naming struct{ in, header string }
 
-// namedBy says where the sequences of a stream are named.
-var namedBy = map[string][]naming{
-	StreamEvents: {
-		{StreamIndex, HeaderSequence},
-		{StreamDeliveries, HeaderSequence},
-		{StreamDeadLetters, HeaderSequence},
-		{StreamMembers, HeaderSequence},
-		{StreamConversations, HeaderSequence},
-	},
-	StreamIndex: {{StreamConversations, HeaderIndexSequence}},
+func namedBy(stream string) []naming {
+	switch stream {
+	case StreamEvents:
+		return []naming{
+			{StreamIndex, HeaderSequence},
+			{StreamDeliveries, HeaderSequence},
+			{StreamDeadLetters, HeaderSequence},
+			{StreamMembers, HeaderSequence},
+			{StreamConversations, HeaderSequence},
+		}
+	case StreamIndex:
+		return []naming{{StreamConversations, HeaderIndexSequence}}
+	}
+	return nil
 }

@@ -41,8 +41,7 @@ type loader struct {
 	log      hclog.Logger
 	newState func(tenant, conversation string) State
 	key      laneKey
-	before   uint64                     // events from this sequence on stay out
-	changed  func(*Event, MemberChange) // told of every membership that the index changed; may be nil
+	before   uint64 // events from this sequence on stay out
 
 	subject    string // of the checkpoint
 	checkpoint mark   // the last message there
