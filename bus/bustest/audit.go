@@ -3,6 +3,7 @@ package bustest
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,10 +34,12 @@ const readTimeout = 30 * time.Second
 // membership: they demand a dead letter instead of deliveries.
 //
 // Deliveries count in the order of their conversation, notices among the
-// events; index entries in the order of theirs. The error is about reading,
+// events; index entries in the order of theirs. A delivery has to hold its
+// event byte for byte, a dead letter its payload. The error is about reading,
 // Report.Err about what was found. Everything is read from the leaders.
 func Audit(ctx context.Context, js jetstream.JetStream, refused ...string) (Report, error) {
-	events, err := readEvents(ctx, js, refused)
+	contents := contents{}
+	events, err := readEvents(ctx, js, refused, contents)
 	if err != nil {
 		return Report{}, fmt.Errorf("audit: %w", err)
 	}
@@ -47,10 +50,10 @@ func Audit(ctx context.Context, js jetstream.JetStream, refused ...string) (Repo
 		read     func(context.Context, jetstream.JetStream) ([]Entry, error)
 		line     func(Entry) string
 	}{
-		{want.deliveries, readDeliveries, conversationOfAgent},
+		{want.deliveries, contents.readDeliveries, conversationOfAgent},
 		{want.index, readIndex, bySubject},
 		{want.members, readMembers, bySubject},
-		{want.deadLetters, readDeadLetters, bySubject},
+		{want.deadLetters, contents.readDeadLetters, bySubject},
 	} {
 		there, err := account.read(ctx, js)
 		if err != nil {
@@ -75,7 +78,7 @@ type Received struct {
 // not counted, nor transient ones (leave those out: they have no sequence).
 // refused is as in Audit.
 func AuditAgent(ctx context.Context, js jetstream.JetStream, tenant, agent string, after uint64, received []Received, refused ...string) (Report, error) {
-	events, err := readEvents(ctx, js, refused)
+	events, err := readEvents(ctx, js, refused, contents{})
 	if err != nil {
 		return Report{}, fmt.Errorf("audit of agent %q: %w", agent, err)
 	}
@@ -116,7 +119,7 @@ func promised(subject string) bool {
 	return err != nil || d.Type == typeEvent || d.Type == typeNotice
 }
 
-func readEvents(ctx context.Context, js jetstream.JetStream, refused []string) ([]Event, error) {
+func readEvents(ctx context.Context, js jetstream.JetStream, refused []string, contents contents) ([]Event, error) {
 	stream, err := js.Stream(ctx, streamEvents)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", streamEvents, err)
@@ -133,17 +136,31 @@ func readEvents(ctx context.Context, js jetstream.JetStream, refused []string) (
 				e.Invalid = "refused"
 			}
 			events = append(events, e)
+			contents[m.sequence] = content{event: sha256.Sum256(eventIn(m.data)), payload: sha256.Sum256(m.data)}
 		}
 		return nil
 	})
 	return events, err
 }
 
-func readDeliveries(ctx context.Context, js jetstream.JetStream) (there []Entry, err error) {
+// contents are the events' own bytes, by their sequence.
+type contents map[uint64]content
+
+// content is the hashes of an event and of what was published, which may be a
+// wrapper around it.
+type content struct{ event, payload [sha256.Size]byte }
+
+func (c contents) readDeliveries(ctx context.Context, js jetstream.JetStream) (there []Entry, err error) {
 	err = read(ctx, js, streamDeliveries, subjects.AllDeliveries, func(m stored) error {
-		if promised(m.subject) {
-			there = append(there, m.entry(streamDeliveries))
+		if !promised(m.subject) {
+			return nil
 		}
+		e := m.entry(streamDeliveries)
+		if d, err := subjects.ParseDelivery(m.subject); err == nil && d.Type == typeEvent &&
+			sha256.Sum256(object(m.data)["cimEvent"]) != c[e.Sequence].event {
+			e.Record = "with other bytes"
+		}
+		there = append(there, e)
 		return nil
 	})
 	return there, err
@@ -161,13 +178,18 @@ func readIndex(ctx context.Context, js jetstream.JetStream) (there []Entry, err 
 	return there, err
 }
 
-func readDeadLetters(ctx context.Context, js jetstream.JetStream) (there []Entry, err error) {
+func (c contents) readDeadLetters(ctx context.Context, js jetstream.JetStream) (there []Entry, err error) {
 	filter, err := subjects.DeadLetterFilter{Handler: subjects.Is(handlerEvents)}.Subject()
 	if err != nil {
 		return nil, err
 	}
 	err = read(ctx, js, streamDeadLetters, filter, func(m stored) error {
-		there = append(there, m.entry(streamDeadLetters))
+		e := m.entry(streamDeadLetters)
+		truncated := len(m.data) == 0 && last(m.header, "Cim-Payload-Left-Out") != ""
+		if !truncated && sha256.Sum256(m.data) != c[e.Sequence].payload {
+			e.Record = "with other bytes"
+		}
+		there = append(there, e)
 		return nil
 	})
 	return there, err

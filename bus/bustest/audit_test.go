@@ -124,6 +124,9 @@ func TestAuditCatchesASingleMutationOfAnyStream(t *testing.T) {
 		{stream: deliveryStream, mutation: "drop the last", mutate: dropLast, lost: 1},
 		{stream: deliveryStream, mutation: "repeat", mutate: repeat, repeated: 1},
 		{stream: deliveryStream, mutation: "no sequence", mutate: withoutSequence, lost: 1, unexpected: 1},
+		{stream: deliveryStream, mutation: "other bytes", mutate: otherBytes, lost: 1, unexpected: 1},
+		{stream: "CIM_DEAD_LETTERS", mutation: "other bytes", mutate: otherBytes, lost: 1, unexpected: 1},
+		{stream: "CIM_DEAD_LETTERS", mutation: "no payload", mutate: withoutPayload, lost: 1, unexpected: 1},
 		{stream: "CIM_INDEX", mutation: "drop", mutate: drop, lost: 1},
 		{stream: "CIM_INDEX", mutation: "drop the last", mutate: dropLast, lost: 1},
 		{stream: "CIM_INDEX", mutation: "repeat", mutate: repeat, repeated: 1},
@@ -170,6 +173,16 @@ func repeat(ms []message) []message   { return append(ms, ms[3]) }
 
 func withoutSequence(ms []message) []message {
 	ms[3].sequence = 0
+	return ms
+}
+
+func otherBytes(ms []message) []message {
+	ms[3].body = strings.Replace(ms[3].body, `"name"`, ` "name"`, 1)
+	return ms
+}
+
+func withoutPayload(ms []message) []message {
+	ms[3].body = ""
 	return ms
 }
 

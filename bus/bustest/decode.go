@@ -1,6 +1,7 @@
 package bustest
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"hash/fnv"
@@ -102,6 +103,19 @@ func (e *Event) readEffect(raw json.RawMessage) (invalid string) {
 		return "no participant"
 	}
 	return ""
+}
+
+// eventIn is the event's own bytes in a body.
+func eventIn(body []byte) []byte {
+	event, _ := document(body)
+	wrapped, is := event["cimEvent"]
+	if !is {
+		return bytes.TrimSpace(body)
+	}
+	if s := str(wrapped); s != "" {
+		wrapped = []byte(s)
+	}
+	return bytes.TrimSpace(wrapped)
 }
 
 // document reads a whole body or a cimEvent string; a body that is no UTF-8 or

@@ -91,7 +91,9 @@ func (w *world) store() {
 		d.Position = uint64(len(w.deliveries) + 1)
 		w.deliveries = append(w.deliveries, d)
 		subject := fmt.Sprintf("cim-agent.%s.%s.%s.%s", d.Tenant, d.Agent, d.Type, d.Conversation)
-		w.derived["CIM_DELIVERIES"] = append(w.derived["CIM_DELIVERIES"], message{subject: subject, sequence: d.Sequence})
+		w.derived["CIM_DELIVERIES"] = append(w.derived["CIM_DELIVERIES"], message{
+			subject: subject, sequence: d.Sequence, body: fmt.Sprintf(`{"conversationId":"c","cimEvent":%s}`, w.published[d.Sequence-1].body),
+		})
 	}
 	for stream, m := range o.derived {
 		w.derived[stream] = append(w.derived[stream], m)
@@ -164,7 +166,7 @@ func (w *world) poison(e bustest.Event) {
 	w.waiting[r] = append(w.waiting[r], output{derived: map[string]message{
 		"CIM_DEAD_LETTERS": {
 			subject:  fmt.Sprintf("cim-dead.onCimEvent.%s.%s.%s.%d", e.Tenant, orNone(e.Channel), e.Name, e.Sequence),
-			sequence: e.Sequence,
+			sequence: e.Sequence, body: b.body,
 		},
 		"CIM_INDEX": {subject: "cim-index." + e.Tenant + "." + orNone(e.Conversation), sequence: e.Sequence, outcome: "dead-letter"},
 	}})
