@@ -204,6 +204,9 @@ func (a *Alarms) sequences(s StreamStatus) Finding {
 		f.Level = LevelFail
 		f.Found = fmt.Sprintf("was deleted and made again while the bus ran; it ended at %d", before.LastSequence)
 		f.Remedy = "find out who deleted it; restore a copy, or have publishers send again what agents miss"
+		if rebuilt(s.Stream) {
+			f.Level, f.Why, f.Remedy = LevelWarn, "histories and member lists are incomplete until the worker has written it again from the events, which its log tells", "find out who deleted it"
+		}
 		return f
 	case known && s.LastSequence < before.LastSequence:
 		f.Level = LevelFail

@@ -227,7 +227,7 @@ func (b *Bus) isHeld(ctx context.Context, s StreamPlan) bool {
 func (b *Bus) examineOrder(ctx context.Context, streams []StreamStatus) []Finding {
 	f := Finding{
 		Check: "sequences", Level: LevelOK, Found: "what was derived last agrees with its events", Remedy: nothing,
-		Why: "where CIM_EVENTS went back, its sequences are given out again, and new events pass for handled",
+		Why: "where CIM_EVENTS went back, its sequences are given out again, and no event is handled: it would pass for one that was",
 	}
 	events := streams[0]
 	for _, name := range []string{StreamIndex, StreamDeliveries, StreamDeadLetters} {
@@ -236,7 +236,7 @@ func (b *Bus) examineOrder(ctx context.Context, streams []StreamStatus) []Findin
 			continue
 		}
 		if err != nil {
-			if !errors.Is(err, jetstream.ErrStreamNotFound) && errorCode(err) != codeStreamMissing {
+			if !IsStreamGone(err) {
 				return []Finding{unasked("sequences", err)}
 			}
 			continue

@@ -37,13 +37,22 @@ func (b *Bus) MendStreams(ctx context.Context) ([]string, error) {
 		if err := b.applyStream(ctx, s); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return made, fmt.Errorf("create stream %s: %w", s.Stream, explain(err, s.grows))
 		}
-		b.log.Error("a stream was gone and is made again, what was in it is lost", "stream", s.Stream)
+		if rebuilt(s.Stream) {
+			b.log.Warn("a stream was gone and is made again, empty until it is written again", "stream", s.Stream)
+		} else {
+			b.log.Error("a stream was gone and is made again, what was in it is lost", "stream", s.Stream)
+		}
 		made = append(made, s.Stream)
 	}
 	if len(made) > 0 && b.server != nil {
 		return made, b.server.Sync()
 	}
 	return made, nil
+}
+
+// rebuilt reports whether the committing handler writes a stream again that was made anew.
+func rebuilt(stream string) bool {
+	return stream == StreamIndex || stream == StreamMembers || stream == StreamConversations
 }
 
 // sequenceStep separates the sequences of a stream that was made again from those of the one before it. It is more than can lie between

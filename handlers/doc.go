@@ -10,6 +10,8 @@
 //	fence.go         a derived message is stored once, or another worker is ahead
 //	attempt.go       calls the handler; deadletter.go where it gives up
 //	load.go          a conversation's state from checkpoint and index; checkpoint.go writes it
+//	recover.go       after a power cut, makes the streams agree again
+//	creation.go      notices that a stream was deleted and made again; rebuild.go writes it from the events
 //
 // What is committed is what the index says: every event of a conversation has one entry there, written after its deliveries.
 // A worker that takes over reads it and goes on behind it; what another worker did half, it does to the end, and the fences let
