@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,22 +123,33 @@ func writtenAgain(t *testing.T, b *bus.Bus, name string) {
 
 // What was made of the events is made of them again: nothing at all is missing, neither what was committed before nor after.
 func TestChaosNothingIsLostOrRepeatedWhenAStreamOfTheWorkersIsDeletedUnderLoad(t *testing.T) {
-	for _, name := range []string{bus.StreamIndex, bus.StreamMembers, bus.StreamConversations} {
-		t.Run(name, func(t *testing.T) {
-			_, seed := chaos(t)
-			b := whole(t)
-			start(t, b, oncimevent.New(oncimevent.Options{}))
-			c := startCrowd(t, crowdOptions{url: b.Server().NATSURL(), seed: seed, every: 3 * time.Millisecond})
-			for range shortOrLong(2, 20) {
+	for _, on := range shortOrLong([]string{"a server"}, []string{"a server", "a cluster"}) {
+		for _, name := range []string{bus.StreamIndex, bus.StreamMembers, bus.StreamConversations} {
+			t.Run(name+" on "+on, func(t *testing.T) {
+				_, seed := chaos(t)
+				var b *bus.Bus
+				o := crowdOptions{seed: seed, every: 3 * time.Millisecond}
+				if on == "a cluster" {
+					o.url, o.every = strings.Join(bustest.Cluster(t, 3).URLs(), ","), 20*time.Millisecond
+					b = openWhole(t, bus.Options{URL: o.url})
+					control(t, b)
+				} else {
+					b = whole(t)
+					o.url = b.Server().NATSURL()
+				}
+				start(t, b, oncimevent.New(oncimevent.Options{}))
+				c := startCrowd(t, o)
+				for range shortOrLong(2, 10) {
+					c.more(t, 200)
+					require.NoError(t, b.JetStream().DeleteStream(t.Context(), name))
+					back(t, b, name)
+					writtenAgain(t, b, name)
+				}
 				c.more(t, 200)
-				require.NoError(t, b.JetStream().DeleteStream(t.Context(), name))
-				back(t, b, name)
-				writtenAgain(t, b, name)
-			}
-			c.more(t, 200)
-			c.end(t)
-			c.account(t, b, 0)
-		})
+				c.end(t)
+				c.account(t, b, 0)
+			})
+		}
 	}
 }
 
