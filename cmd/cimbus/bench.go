@@ -70,12 +70,15 @@ func newBenchCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bench", Short: "Measure the bus beside the same written by hand with nats.go", Args: noArgs,
 		Long: `Measure the bus on a server of its own, in a temporary folder, beside the hand-written equivalent in plain nats.go: the same streams,
-the same writes, in turn, each time on a new server. Ratios are medians over the rounds.
+the same writes, in turn, each time on a new server. Ratios are medians over the rounds. Rates depend on whatever else runs on the
+machine, CPU time for an event hardly does; --json tells the load average of every round.
 
-  publish   a Publisher beside PublishMsgAsync, until the last acknowledgement
+  publish   a Publisher beside PublishMsgAsync, until the last acknowledgement, from the time that one event of every
+            conversation is stored
   road      from the stored event over the stored delivery to the agent's callback: the worker and bus.Agent, beside a pull consumer
             with a goroutine per conversation that makes the same deliveries and index entries
-  latency   from publish to the agent's callback at a fixed rate, counted from the time at which each event was due
+  latency   from publish to the agent's callback at a fixed rate, counted from the time at which each event was due, and from
+            when it was sent
   memory    heap in use and resident memory at rest after 20,000 to 100,000 events
 
 All of it takes some seven minutes, most of which is waiting until the memory is at rest.`,
@@ -167,35 +170,51 @@ func (x *bench) run(ctx context.Context) error {
 	return x.report.err
 }
 
-// compare measures the sides in turn.
+// compare measures the sides in turn, in every second round the other one first: what the machine is up to, and what the one leaves
+// behind, shall not fall upon the same side each time.
 func (x *bench) compare(ctx context.Context, name string, target float64, measure func(context.Context, string) (measured, error)) error {
 	c := comparison{Bench: name, Unit: "events/s", Target: target}
 	for round := 1; round <= x.rounds; round++ {
 		var sides [2]measured
-		for i, side := range []string{sideCimbus, sidePlain} {
+		load := loadAverage()
+		for _, i := range turns(round, len(sides)) {
+			side := []string{sideCimbus, sidePlain}[i]
 			x.report.progress("%s, round %d of %d, %s", name, round, x.rounds, side)
 			var err error
 			if sides[i], err = measure(ctx, side); err != nil {
 				return fmt.Errorf("%s: %w", side, err)
 			}
+			// Its garbage is no business of the next one's.
+			runtime.GC()
 		}
-		c.add(sides[0], sides[1])
+		c.add(sides[0], sides[1], load)
 	}
 	x.report.comparison(c)
 	return nil
+}
+
+// turns is the order in which n are measured in a round, each time another one first.
+func turns(round, n int) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = (round - 1 + i) % n
+	}
+	return order
 }
 
 func (x *bench) latencies(ctx context.Context) error {
 	receivers := latencyReceivers()
 	rounds := make([][]latency, len(receivers))
 	for round := 1; round <= x.rounds; round++ {
-		for i, to := range receivers {
+		for _, i := range turns(round, len(receivers)) {
+			to := receivers[i]
 			x.report.progress("latency, round %d of %d, %s", round, x.rounds, to.name)
 			l, err := x.measureLatency(ctx, to)
 			if err != nil {
 				return fmt.Errorf("%s: %w", to.name, err)
 			}
 			rounds[i] = append(rounds[i], l)
+			runtime.GC()
 		}
 	}
 	results := make([]latencyResult, len(receivers))

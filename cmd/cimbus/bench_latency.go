@@ -129,9 +129,11 @@ func percentile(sorted []float64, p int) float64 {
 	return sorted[max((len(sorted)*p+99)/100-1, 0)]
 }
 
-// eventSender publishes without waiting, and finds out at its end whether all went well.
+// eventSender publishes without waiting. flush waits for the acknowledgements of all that was published, and tells whether all went
+// well; close does that, too.
 type eventSender interface {
 	publish(ctx context.Context, e bus.Event) error
+	flush(ctx context.Context) error
 	close(ctx context.Context) error
 }
 
@@ -172,14 +174,19 @@ func (s *busSender) publish(ctx context.Context, e bus.Event) error {
 	return err
 }
 
-func (s *busSender) close(ctx context.Context) error {
-	errs := []error{s.p.Close(ctx)}
+func (s *busSender) flush(context.Context) error {
+	var errs []error
 	for _, q := range s.pending {
 		if _, err := q.Receipt(); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, s.b.Close(ctx))...)
+	s.pending = s.pending[:0]
+	return errors.Join(errs...)
+}
+
+func (s *busSender) close(ctx context.Context) error {
+	return errors.Join(s.p.Close(ctx), s.flush(ctx), s.b.Close(ctx))
 }
 
 type plainSender struct {
@@ -196,12 +203,15 @@ func (s *plainSender) publish(_ context.Context, e bus.Event) error {
 	return nil
 }
 
-func (s *plainSender) close(ctx context.Context) error {
+func (s *plainSender) flush(ctx context.Context) error {
 	var errs []error
 	for _, f := range s.pending {
 		if err := acked(ctx, f); err != nil {
 			errs = append(errs, err)
 		}
 	}
+	s.pending = s.pending[:0]
 	return errors.Join(errs...)
 }
+
+func (s *plainSender) close(ctx context.Context) error { return s.flush(ctx) }

@@ -37,6 +37,20 @@ func residentMemory() int64 {
 	return atoi(fields[1]) * int64(os.Getpagesize())
 }
 
+// loadAverage is how many processes ran or waited to, in the last minute; 0 where the system does not tell.
+func loadAverage() float64 {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := bytes.Cut(b, []byte(" "))
+	n, err := strconv.ParseFloat(string(first), 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 func atoi(b []byte) int64 {
 	n, err := strconv.ParseInt(string(b), 10, 64)
 	if err != nil {

@@ -8,69 +8,37 @@ import (
 	"github.com/cimbus/cimbus/bus"
 )
 
-// measurePublish stores events that are ready, until the last acknowledgement.
+// measurePublish stores events that are ready, until the last acknowledgement. As many as there are conversations go before and are
+// not counted, so that starting is not in it.
 func (x *bench) measurePublish(ctx context.Context, side string) (m measured, err error) {
 	g, err := x.newGround(ctx, bus.StreamOptions{})
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, g.close(ctx)) }()
-	t := x.traffic()
-	publish := x.publishPlain
-	if side == sideCimbus {
-		publish = x.publishBus
-	}
-	events := t.events(0, x.events)
-	before := processCPU()
-	took, err := publish(ctx, g, events)
+	s, err := newSender(ctx, g, side)
 	if err != nil {
 		return m, err
 	}
-	return newMeasured(x.events, took, processCPU()-before), g.holds(ctx, bus.StreamEvents, x.events)
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
+	t := x.traffic()
+	events := t.events(0, t.conversations+x.events)
+	if err := publishAll(ctx, s, events[:t.conversations]); err != nil {
+		return m, err
+	}
+	began, before := time.Now(), processCPU()
+	if err := publishAll(ctx, s, events[t.conversations:]); err != nil {
+		return m, err
+	}
+	took := time.Since(began)
+	return newMeasured(x.events, took, processCPU()-before), g.holds(ctx, bus.StreamEvents, len(events))
 }
 
-func (x *bench) publishPlain(ctx context.Context, g *ground, events []bus.Event) (time.Duration, error) {
-	nc, err := g.dial()
-	if err != nil {
-		return 0, err
-	}
-	js, err := plainJetStream(nc, benchInFlight)
-	if err != nil {
-		return 0, err
-	}
-	began := time.Now()
-	err = plainPublish(ctx, js, events)
-	return time.Since(began), err
-}
-
-func (x *bench) publishBus(ctx context.Context, g *ground, events []bus.Event) (took time.Duration, err error) {
-	nc, err := g.dial()
-	if err != nil {
-		return 0, err
-	}
-	b, err := bus.Open(ctx, bus.Options{Conn: nc, LeaveStreams: true})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, b.Close(ctx)) }()
-	p, err := b.NewPublisher(bus.PublisherOptions{MaxPending: benchInFlight})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, p.Close(ctx)) }()
-	began := time.Now()
-	pending := make([]*bus.Pending, 0, len(events))
+func publishAll(ctx context.Context, s eventSender, events []bus.Event) error {
 	for _, e := range events {
-		q, err := p.Publish(ctx, e)
-		if err != nil {
-			return 0, err
-		}
-		pending = append(pending, q)
-	}
-	for _, q := range pending {
-		if _, err := q.Receipt(); err != nil {
-			return 0, err
+		if err := s.publish(ctx, e); err != nil {
+			return err
 		}
 	}
-	return time.Since(began), nil
+	return s.flush(ctx)
 }

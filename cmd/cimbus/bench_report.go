@@ -94,12 +94,13 @@ type comparedRounds struct {
 	Plain  float64    `json:"plain"`
 	Ratio  float64    `json:"ratio"`
 	CPU    [2]float64 `json:"cpu_us"`
+	Load   float64    `json:"load"` // average of the machine when the round began; 0 if unknown
 }
 
-func (c *comparison) add(cimbus, plain measured) {
+func (c *comparison) add(cimbus, plain measured, load float64) {
 	c.Rounds = append(c.Rounds, comparedRounds{
 		Cimbus: rounded(cimbus.rate, 0), Plain: rounded(plain.rate, 0), Ratio: rounded(cimbus.rate/plain.rate, 3),
-		CPU: [2]float64{rounded(cimbus.cpu, 1), rounded(plain.cpu, 1)},
+		CPU: [2]float64{rounded(cimbus.cpu, 1), rounded(plain.cpu, 1)}, Load: load,
 	})
 	of := func(value func(comparedRounds) float64) float64 { return medianOf(c.Rounds, value) }
 	c.Cimbus, c.Plain = of(func(r comparedRounds) float64 { return r.Cimbus }), of(func(r comparedRounds) float64 { return r.Plain })

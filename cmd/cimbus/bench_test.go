@@ -102,11 +102,16 @@ func TestPercentileIsAValueThatWasMeasured(t *testing.T) {
 	require.Zero(t, percentile(nil, 99))
 }
 
+func TestSidesTakeTurnsToBeFirst(t *testing.T) {
+	require.Equal(t, [][]int{{0, 1}, {1, 0}, {0, 1}}, [][]int{turns(1, 2), turns(2, 2), turns(3, 2)})
+	require.Equal(t, []int{2, 0, 1}, turns(3, 3))
+}
+
 func TestRatioIsTheMedianOfTheRoundsOwnRatios(t *testing.T) {
 	c := comparison{Target: 0.9}
 	// The machine was half as fast in the second round, for both.
 	for _, r := range [][2]float64{{100, 100}, {48, 50}, {10, 100}} {
-		c.add(measured{rate: r[0]}, measured{rate: r[1]})
+		c.add(measured{rate: r[0]}, measured{rate: r[1]}, 0)
 	}
 	require.Equal(t, 0.96, c.Ratio)
 	require.True(t, c.Pass)
