@@ -388,3 +388,27 @@ func TestADropBrokenOffAndRepeatedDropsTheRestAndRecordsEachOnce(t *testing.T) {
 	require.Empty(t, g.sequences(bus.DeadLetterFilter{}))
 	require.Len(t, g.dropped(bus.DeadLetterFilter{}), 60)
 }
+
+func TestAFilterReachesEveryEntryHoweverManyThereAreAndNotAPage(t *testing.T) {
+	g := forgetful(t, "h")
+	const entries = 1200
+	mine := []uint64{}
+	for i := range entries {
+		if s := g.give(fmt.Sprint("c", i%3)); i%3 == 1 {
+			mine = append(mine, s)
+		}
+	}
+	f := bus.DeadLetterFilter{Conversation: subjects.Is("c1")}
+	require.Equal(t, mine, g.sequences(f))
+	plan := g.plan(f)
+	require.Equal(t, entries/3, plan.Redrivable(false))
+	g.redrive(plan, false)
+	require.Equal(t, mine, g.redriven(), "all of the conversation, in its order")
+	drop, err := g.PlanDrop(t.Context(), f)
+	require.NoError(t, err)
+	_, err = g.Drop(t.Context(), drop)
+	require.NoError(t, err)
+	require.Empty(t, g.sequences(f))
+	require.Len(t, g.dropped(f), entries/3)
+	require.Len(t, g.sequences(bus.DeadLetterFilter{}), entries-entries/3)
+}
