@@ -99,7 +99,7 @@ func readRefusal(api *jetstream.APIError) (answerKind, error) {
 	case codeStoreFailed:
 		// One code for every failure to store; only the description tells a limit from a broken disk.
 		if strings.HasPrefix(api.Description, "maximum ") {
-			return answerRefused, fmt.Errorf("%w: give the streams more bytes, or wait until events age out: %w", ErrStoreFull, api)
+			return answerRefused, fmt.Errorf("%w: give the streams more bytes or the disk more room (cimbus doctor says which), or wait until events age out: %w", ErrStoreFull, api)
 		}
 	case codeInsufficient, codeAccountResources, codeNoStorage:
 		return answerRefused, fmt.Errorf("%w: the server or account has no storage left: %w", ErrStoreFull, api)

@@ -43,7 +43,7 @@ func (s StreamStatus) Room(threshold float64) Finding {
 	if used < threshold {
 		return f
 	}
-	f.Level, f.Remedy = LevelWarn, "give the streams more bytes, or keep their messages for less time"
+	f.Level, f.Remedy = LevelWarn, "give the streams more bytes (store_limits.max_bytes, or the account's limit), or keep their messages for less time (streams.….max_age)"
 	if s.Bytes+min(limit/20, largestReserve) < limit {
 		return f
 	}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -96,4 +99,26 @@ func deleteStream(t *testing.T, url, name string) {
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
 	require.NoError(t, js.DeleteStream(t.Context(), name))
+}
+
+func TestReadinessIsAnsweredWithoutWaitingForAServerThatIsGone(t *testing.T) {
+	proxy := bustest.NewProxy(t, jetStream(t, nil))
+	r := start(t, "serve", "--nats-url", proxy.URL(), "--http-addr", "127.0.0.1:0")
+	r.saw(&r.stdout, "\n")
+	d := served{r, lines[announcement](t, r.stdout.String())[0]}
+	proxy.Down()
+	bustest.Eventually(t, patience, func() error {
+		code, body := d.get(t, "/readyz")
+		if code != http.StatusServiceUnavailable || !strings.Contains(body, `{"check":"streams","ok":false,"reason":"not asked: there is no server to answer"}`) {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	proxy.Up()
+	bustest.Eventually(t, patience, func() error {
+		if code, body := d.get(t, "/readyz"); code != http.StatusOK {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
 }

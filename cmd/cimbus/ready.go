@@ -14,7 +14,14 @@ import (
 
 // checks are what makes the daemon ready.
 func (d *daemon) checks(ctx context.Context) []check {
-	return []check{d.checkServer(), d.checkStreams(ctx), d.checkWorker(ctx), d.checkRoom(), d.checkLosses(), d.checkDurability()}
+	server := d.checkServer()
+	if !server.OK {
+		// Who asks for readiness does not wait until questions that nobody answers time out.
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		ctx = gone
+	}
+	return []check{server, d.checkStreams(ctx), d.checkWorker(ctx), d.checkRoom(), d.checkLosses(), d.checkDurability()}
 }
 
 func (d *daemon) checkServer() check {
@@ -36,6 +43,9 @@ func (d *daemon) checkStreams(ctx context.Context) check {
 		_, err := d.bus.JetStream().Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return check{"streams", false, name + " is missing: run cimbus streams apply"}
+		}
+		if errors.Is(err, context.Canceled) {
+			return check{"streams", false, "not asked: there is no server to answer"}
 		}
 		if err != nil {
 			return check{"streams", false, fmt.Sprintf("%s: %v", name, err)}
