@@ -58,5 +58,6 @@ func TestChaosNothingIsLostOrRepeatedWhenLeadersStepDownAndNodesAreKilledFrozenA
 	}
 	c.end(t)
 	t.Logf("%v in %v", counts, time.Since(began).Round(time.Second))
+	nodes.WaitCurrent()
 	c.account(t, b, 0)
 }

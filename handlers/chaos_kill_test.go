@@ -145,8 +145,12 @@ func TestChaosNothingIsLostOrRepeatedWhenTheDaemonIsKilledAtRandomMoments(t *tes
 	d.ready(t)
 	c.more(t, 100)
 	c.end(t)
-	t.Logf("%d kills in %v", rounds, time.Since(began).Round(time.Second))
-	c.account(t, onlooker(t, d.url()), 0)
+	b := onlooker(t, d.url())
+	t.Logf("%d kills in %v, after which %d events wait", rounds, time.Since(began).Round(time.Second), consumer(t, b).NumPending)
+	began = time.Now()
+	drained(t, b)
+	t.Logf("none after %v", time.Since(began).Round(time.Second))
+	c.account(t, b, 0)
 }
 
 func TestChaosNothingIsLostOrRepeatedWhenTheDaemonIsShutDownUnderLoad(t *testing.T) {

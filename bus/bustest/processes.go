@@ -3,14 +3,20 @@
 package bustest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // NATSCluster is a cluster of nats-servers in processes of their own, numbered from 0: what kills, freezes or cuts off one of them does
 // to it what it does in life. Its methods are for one goroutine.
 type NATSCluster struct {
+	t     testing.TB
 	nodes []*NATSServer
 	links [][]*Proxy // from, to; nil from one to itself
 }
@@ -22,7 +28,7 @@ const nowhere = "127.0.0.1:1"
 // connection between two of them goes through a proxy.
 func Processes(t testing.TB, n int, config ...string) *NATSCluster {
 	t.Helper()
-	c := &NATSCluster{links: make([][]*Proxy, n)}
+	c := &NATSCluster{t: t, links: make([][]*Proxy, n)}
 	listen := make([]string, n)
 	for i := range listen {
 		listen[i] = address(t)
@@ -70,6 +76,41 @@ func (c *NATSCluster) CutOff(i int) { c.each(i, (*Proxy).Down) }
 
 // Rejoin ends CutOff.
 func (c *NATSCluster) Rejoin(i int) { c.each(i, (*Proxy).Up) }
+
+// WaitCurrent waits until every node can be asked, and every stream has a leader and replicas that have caught up.
+func (c *NATSCluster) WaitCurrent() {
+	c.t.Helper()
+	for _, s := range c.nodes {
+		Eventually(c.t, processTimeout, func() error { return current(s.URL()) })
+	}
+}
+
+func current(url string) error {
+	nc, err := nats.Connect(url, nats.MaxReconnects(0), nats.IgnoreDiscoveredServers())
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	streams := js.ListStreams(ctx)
+	for info := range streams.Info() {
+		if info.Cluster == nil || info.Cluster.Leader == "" {
+			err = fmt.Errorf("%s: stream %s has no leader", url, info.Config.Name)
+			continue // the list must be read to its end
+		}
+		for _, r := range info.Cluster.Replicas {
+			if !r.Current || r.Offline {
+				err = fmt.Errorf("%s: stream %s: %s has not caught up", url, info.Config.Name, r.Name)
+			}
+		}
+	}
+	return errors.Join(err, streams.Err())
+}
 
 // each does something to every link of a node.
 func (c *NATSCluster) each(i int, do func(*Proxy)) {

@@ -54,11 +54,10 @@ func TestNodeThatIsCutOffStoresNothingWhileTheOthersGoOnAndItCatchesUp(t *testin
 		fault.end(out)
 		publish(out)
 	}
-	bustest.Eventually(t, 30*time.Second, func() error {
-		stream, err := nodes[0].Stream(t.Context(), "S")
-		if err == nil && stream.CachedInfo().State.LastSeq != uint64(published) {
-			err = fmt.Errorf("%d of %d messages", stream.CachedInfo().State.LastSeq, published)
-		}
-		return err
-	})
+	c.WaitCurrent()
+	for _, js := range nodes {
+		stream, err := js.Stream(t.Context(), "S")
+		require.NoError(t, err)
+		require.EqualValues(t, published, stream.CachedInfo().State.LastSeq)
+	}
 }
