@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cimbus/cimbus/subjects"
 )
 
 const (
@@ -17,12 +19,14 @@ const (
 	// A handler's oldest waiting event is told from lagWarn, and is a failure from lagFail.
 	lagWarn = 10 * time.Second
 	lagFail = 5 * time.Minute
+	// deadLately is how long a dead letter counts for one of a trouble that goes on.
+	deadLately = time.Hour
 	// clockSkew is by how much clocks may differ before it is told.
 	clockSkew = 2 * time.Second
 )
 
 // Examine checks the bus and explains what it finds: server, JetStream, what is known of durability, streams against their
-// declaration, room, lost messages, sequences that went back, lag of the handlers, clocks. What is room enough o.Threshold says, as for
+// declaration, room, lost messages, sequences that went back, lag of the handlers, dead letters, clocks. What is room enough o.Threshold says, as for
 // the alarms. It changes nothing. What cannot be asked is a finding too; an error is returned only where ctx ended.
 func (b *Bus) Examine(ctx context.Context, o AlarmOptions) ([]Finding, error) {
 	threshold := cmp.Or(o.Threshold, AlarmThreshold)
@@ -41,6 +45,7 @@ func (b *Bus) Examine(ctx context.Context, o AlarmOptions) ([]Finding, error) {
 	found = append(found, together("lost", streams, StreamStatus.Loss)...)
 	found = append(found, b.examineOrder(ctx, streams)...)
 	found = append(found, b.examineLag(ctx, streams)...)
+	found = append(found, b.examineDeadLetters(ctx)...)
 	found = append(found, b.examineClock(ctx, streams)...)
 	return found, ctx.Err()
 }
@@ -343,6 +348,34 @@ func (b *Bus) examineLag(ctx context.Context, streams []StreamStatus) []Finding 
 		}}
 	}
 	return found
+}
+
+// examineDeadLetters tells how many events were given up, and warns while more are.
+func (b *Bus) examineDeadLetters(ctx context.Context) []Finding {
+	f := Finding{Check: "dead-letters", Level: LevelOK, Found: "there are none", Remedy: nothing, Why: "an event that was given up has reached nobody"}
+	last, err := b.LastMessage(ctx, StreamDeadLetters, subjects.AllDeadLetters)
+	switch {
+	case errors.Is(err, ErrNoMessage):
+		return []Finding{f}
+	case errorCode(err) == codeStreamMissing:
+		return nil // which is another finding
+	case err != nil:
+		return []Finding{unasked("dead-letters", err)}
+	}
+	count, err := b.countDeadLetters(ctx)
+	if err != nil {
+		return []Finding{unasked("dead-letters", err)}
+	}
+	var all uint64
+	for _, n := range count {
+		all += n
+	}
+	since := max(time.Since(last.Time), 0)
+	f.Found = fmt.Sprintf("there are %d, the last one was stored %s ago", all, since.Round(time.Second))
+	if since < deadLately {
+		f.Level, f.Remedy = LevelWarn, "see why with cimbus dlq ls, mend it, then cimbus dlq redrive or drop"
+	}
+	return []Finding{f}
 }
 
 // examineClock compares this machine's clock with the server's and with the times of what is stored.

@@ -162,3 +162,19 @@ func TestAnEndedExaminationSaysSo(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, bus.LevelFail, bus.Worst(found))
 }
+
+func TestDeadLettersAreToldAndWhileMoreComeWarnedOf(t *testing.T) {
+	g := forgetful(t)
+	found := examine(t, g.Bus)
+	for _, f := range found {
+		if f.Check == "dead-letters" {
+			require.Equal(t, "there are none", f.Found)
+		}
+	}
+	g.give("c1")
+	g.give("c2")
+	f := one(t, examine(t, g.Bus), "dead-letters")
+	require.Equal(t, bus.LevelWarn, f.Level)
+	require.Regexp(t, `^there are 2, the last one was stored \d+s ago$`, f.Found)
+	require.Contains(t, f.Remedy, "cimbus dlq ls")
+}

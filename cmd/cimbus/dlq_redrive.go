@@ -178,6 +178,8 @@ func (c *dlqCommand) report(results []bus.DeadLetterResult, failed error) error 
 		c.app.tell("%s", summary(len(results), counts))
 	}
 	switch {
+	case errors.Is(failed, context.Canceled):
+		return errors.New("broken off: repeat the command, it goes on where it was")
 	case failed != nil:
 		return fmt.Errorf("%w: once that is mended repeat the command, it goes on where it was", failed)
 	case bad:

@@ -45,7 +45,7 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Use: "doctor", Short: "Check the bus, and explain what is found", Args: noArgs,
 		Long: `Check the bus, and explain what is found, a line for each check: ok, warn or fail, what is the case, why it matters and what to do.
 Server and version, JetStream, durability, disk, streams against their declaration, room in them, lost messages, sequences that went
-back, lag of the handlers, clocks. Nothing is changed. The exit code is 1 if a check failed; warnings alone leave it 0.
+back, lag of the handlers, dead letters, clocks. Nothing is changed. The exit code is 1 if a check failed; warnings alone leave it 0.
 
 How often a server syncs its disk is told to no client: of a daemon the doctor asks its /readyz. What is declared depends on the
 daemon's configuration: give its file with --config.
