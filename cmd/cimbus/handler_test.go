@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
@@ -88,6 +90,25 @@ func TestAPauseForATimeEndsByItself(t *testing.T) {
 	d.do(t, "", "conversation", "join", "--tenant", "acme", "--conversation", "c1", "--agent", "ann")
 	d.receive(t, "0", 1)
 	d.handlers(t, func(h handlerLine) bool { return !h.Paused && h.Waiting == 0 && h.InWork == 0 })
+}
+
+func TestAPausedHandlerOfAnotherProcessIsToldOfToo(t *testing.T) {
+	store := t.TempDir()
+	d := serve(t, "--store", store)
+	nc, err := nats.Connect(d.NATS)
+	require.NoError(t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	_, err = js.CreateConsumer(t.Context(), bus.StreamEvents, jetstream.ConsumerConfig{Durable: bus.HandlerConsumer("moody")})
+	require.NoError(t, err)
+	d.do(t, "", "handler", "pause", "moody")
+	d.stopped(t)
+	d = serve(t, "--store", store)
+	code, body := d.get(t, "/readyz")
+	require.Equal(t, http.StatusOK, code)
+	require.Contains(t, body, "; handler moody is paused until it is resumed: cimbus handler resume moody, once ")
+	require.NotContains(t, body, "handler onCimEvent")
 }
 
 func TestAHandlerCountsItsDeadLetters(t *testing.T) {

@@ -70,6 +70,11 @@ func (d *daemon) checkWorker(ctx context.Context) check {
 	if until, paused, err := d.bus.HandlerPaused(ctx, oncimevent.Name); err == nil && paused {
 		c.Reason = fmt.Sprintf("is paused %s, and deliveries wait: cimbus handler resume %s; %s", bus.PauseWords(until), oncimevent.Name, c.Reason)
 	}
+	for _, f := range d.alarms.Findings() {
+		if f.Check == "paused" && f.Of != oncimevent.Name {
+			c.Reason += fmt.Sprintf("; handler %s %s: %s", f.Of, f.Found, f.Remedy)
+		}
+	}
 	return c
 }
 
