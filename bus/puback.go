@@ -86,7 +86,7 @@ func readAnswer(subject string, m *nats.Msg) (Receipt, answerKind, error) {
 // plainReceipt reads the acknowledgement of a stored event as the server spells it to a publisher at full speed; anything else is left
 // to a JSON decoder, which costs ten times as much.
 func plainReceipt(data []byte) (Receipt, bool) {
-	const before, after = `{"stream":"` + StreamEvents + `", "seq":`, `}`
+	const before, after = `{"stream":"` + StreamEvents + `","seq":`, `}`
 	if len(data) <= len(before) || string(data[:len(before)]) != before || string(data[len(data)-len(after):]) != after {
 		return Receipt{}, false
 	}
