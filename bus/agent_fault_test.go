@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -170,7 +171,8 @@ func TestManyUnverifiedDeliveriesAreVerifiedAndForgotten(t *testing.T) {
 	const n = 5000
 	pending := make([]<-chan error, 0, n)
 	for s := range uint64(n) {
-		f, err := r.js.PublishMsgAsync(&nats.Msg{Subject: deliverySubject("ada", "onCimEvent", fmt.Sprint("c", rand.IntN(5))), Header: sequenceHeader(s + 1)})
+		m := &nats.Msg{Subject: deliverySubject("ada", "onCimEvent", fmt.Sprint("c", rand.IntN(5))), Header: sequenceHeader(s + 1)}
+		f, err := r.js.PublishMsgAsync(m, jetstream.WithStallWait(time.Minute))
 		require.NoError(t, err)
 		pending = append(pending, f.Err())
 	}

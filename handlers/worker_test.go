@@ -223,7 +223,7 @@ func TestEventThatHoldsUpTooManyBecomesADeadLetterAndTheOthersGoOn(t *testing.T)
 	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"))
 	stuck := publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("stuck", "c1"))
 	for i := range 4200 {
-		_, err := b.JetStream().PublishAsync("cim.acme.web.AGENT_MESSAGE", message(fmt.Sprint(i), "c1"))
+		_, err := b.JetStream().PublishAsync("cim.acme.web.AGENT_MESSAGE", message(fmt.Sprint(i), "c1"), jetstream.WithStallWait(time.Minute))
 		require.NoError(t, err)
 	}
 	<-b.JetStream().PublishAsyncComplete()
