@@ -252,12 +252,29 @@ func TestWithoutADuplicateWindowTheOutcomeIsUnknownRatherThanAnEventStoredTwice(
 	b, proxy := proxied(t, bus.StreamOptions{DuplicateWindow: bus.MinDuplicateWindow})
 	p := newPublisher(t, b, bus.PublisherOptions{MaxPending: 300, RetryFor: 500 * time.Millisecond})
 	l := newLoad(t, 3000, 20)
-	l.publish(t, p, func() {
-		proxy.Down()
-		// The outage must outlast the duplicate window, and no sign tells when the server's is over: the time itself is the case.
-		<-time.After(2 * bus.MinDuplicateWindow)
-		proxy.Up()
-	})
+	var sent uint64
+	for i, e := range l.events {
+		switch i {
+		case len(l.events)/2 - 20:
+			proxy.Stall() // so that something is on its way when the connection breaks, however fast the server answers
+			sent = b.Conn().Stats().OutMsgs
+		case len(l.events) / 2:
+			bustest.Eventually(t, 10*time.Second, func() error {
+				if left, err := b.Conn().Buffered(); err != nil || left > 0 || b.Conn().Stats().OutMsgs == sent {
+					return fmt.Errorf("nothing on its way, %d bytes buffered, %v", left, err)
+				}
+				return nil
+			})
+			proxy.Down()
+			// The outage must outlast the duplicate window, and no sign tells when the server's is over: the time itself is the case.
+			<-time.After(2 * bus.MinDuplicateWindow)
+			proxy.Flow()
+			proxy.Up()
+		}
+		q, err := p.Publish(t.Context(), e)
+		require.NoError(t, err)
+		l.pending = append(l.pending, q)
+	}
 	require.NoError(t, p.Close(t.Context()))
 	acknowledged, unknown, refused := l.account(t, b)
 	require.Zero(t, refused)

@@ -46,8 +46,8 @@ func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowled
 	if err := c.index(ctx, e, bus.OutcomeDeadLetter); err != nil {
 		return acknowledged, err
 	}
-	c.w.log.Warn("event became a dead letter", "reason", f.reason, "tenant", e.Source.Tenant, "event", e.Source.Event,
-		"sequence", e.Sequence, "attempts", max(f.attempts, 1))
+	// The dead letter itself tells all; a flood of them must not be one of lines.
+	c.w.dying.report(f.reason, fmt.Errorf("event %d of tenant %s: %w", e.Sequence, e.Source.Tenant, f.err))
 	c.w.stats.deadLetters.Add(1)
 	return acknowledgement{term: f.reason}, nil
 }

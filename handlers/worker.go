@@ -27,6 +27,7 @@ type Worker struct {
 	log     hclog.Logger
 	outage  *reports // NATS or a stream is in trouble
 	failing *reports // the handler fails
+	dying   *reports // events became dead letters, by their reason
 	stats   counters
 	gate    *gate // what is worked on at once
 
@@ -76,6 +77,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 		bus: b, handler: h, log: log, gate: newGate(h.Parallel),
 		outage:   &reports{log: log, message: "NATS is in trouble, trying again"},
 		failing:  &reports{log: log, message: "the handler fails, trying again"},
+		dying:    &reports{log: log, message: "an event became a dead letter"},
 		draining: make(chan struct{}), done: make(chan struct{}),
 	}
 	var err error
