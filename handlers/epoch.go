@@ -195,9 +195,6 @@ func (e *epoch) receive(m *nats.Msg) {
 	}
 	e.next++
 	e.heard = time.Now()
-	if e.room() >= e.enough() {
-		signal(e.wake)
-	}
 	sequence := meta.Sequence.Stream
 	if sequence <= e.highest {
 		e.again(sequence, m.Reply)

@@ -35,8 +35,8 @@ const answerGrace = 2 * time.Second
 // How much is asked for. ● The server sends what was asked for without waiting for the client to read it, and cuts the connection when
 // more than its max_pending of 64 MiB is on its way: a backlog of 16,384 events of 6 KB, asked for at once, did that.
 const (
-	maxOwed   = 1024 // events at a time; more is no faster
-	pullBatch = 512  // how much room there must be before more is asked for, so that two requests are open
+	pullBatch = 256 // how much room there must be before more is asked for
+	maxPulls  = 3   // requests under way: together they bring no more than the server may have on the way
 	// pullBytes is the most one request may bring, unless a single message can be larger. It is a prime: the server ends a request
 	// whose bytes are used up to the last without a word, and events of one size would do that again and again.
 	pullBytes = 1<<23 + 9
@@ -141,7 +141,7 @@ func (e *epoch) pull() error {
 	}
 	batch := e.room()
 	due := now.Sub(e.lastPull) >= e.w.handler.PullExpiry
-	if batch < e.enough() && (!due || e.owed > 0) {
+	if len(e.pulls) >= maxPulls || batch < e.enough() && (!due || e.owed > 0) {
 		e.mu.Unlock()
 		return nil
 	}
@@ -174,7 +174,7 @@ func (e *epoch) silentLocked(now time.Time) bool {
 }
 
 // room is how many more events may be asked for. The lock is held.
-func (e *epoch) room() int { return min(e.w.handler.MaxAckPending-len(e.items), maxOwed) - e.owed }
+func (e *epoch) room() int { return e.w.handler.MaxAckPending - len(e.items) - e.owed }
 
 // enough is how much room there must be before more is asked for.
 func (e *epoch) enough() int { return min(pullBatch, e.w.handler.MaxAckPending/4+1) }
