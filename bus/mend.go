@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -31,10 +31,17 @@ func (b *Bus) MendStreams(ctx context.Context) ([]string, error) {
 	}
 	var made []string
 	for _, s := range plan.Streams {
-		if s.Action != ActionCreate {
+		switch s.Action {
+		case ActionCreate:
+		case ActionRefuse:
+			if _, err := b.js.Stream(ctx, s.Stream); IsStreamGone(err) {
+				return made, &PlanError{Plan: plan}
+			}
+			continue
+		default:
 			continue
 		}
-		if err := b.applyStream(ctx, s); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		if err := b.applyStream(ctx, s); err != nil {
 			return made, fmt.Errorf("create stream %s: %w", s.Stream, explain(err, s.grows))
 		}
 		if rebuilt(s.Stream) {
@@ -55,52 +62,8 @@ func rebuilt(stream string) bool {
 	return stream == StreamIndex || stream == StreamMembers || stream == StreamConversations
 }
 
-// sequenceStep separates the sequences of a stream that was made again from those of the one before it. It is more than can lie between
-// the highest of them and the one that is known.
-const sequenceStep = 1 << 20
-
-// firstSequence is where a stream that is to be made begins: above every sequence of its predecessor that anything else still names. A
-// CIM_EVENTS that began at 1 again would lose its events, each taken for one that was delivered long ago, and a CIM_INDEX the entries
-// that lie below the place where a checkpoint says they go on. 0, the server's own choice, where nothing is named.
-func (b *Bus) firstSequence(ctx context.Context, stream string) (uint64, error) {
-	var highest uint64
-	for _, named := range namedBy(stream) {
-		var m *jetstream.RawStreamMsg
-		err := b.patiently(ctx, func(ctx context.Context) (err error) {
-			m, err = b.LastMessage(ctx, named.in, ">")
-			return err
-		})
-		switch {
-		case errors.Is(err, ErrNoMessage), IsStreamGone(err):
-			continue
-		case err != nil:
-			return 0, err
-		}
-		if s, err := strconv.ParseUint(LastHeader(m.Header, named.header), 10, 64); err == nil {
-			highest = max(highest, s)
-		}
-	}
-	if highest == 0 {
-		return 0, nil
-	}
-	return (highest/sequenceStep+2)*sequenceStep + 1, nil
-}
-
-// naming is where sequences of another stream are named.
-type naming struct{ in, header string }
-
-func namedBy(stream string) []naming {
-	switch stream {
-	case StreamEvents:
-		return []naming{
-			{StreamIndex, HeaderSequence},
-			{StreamDeliveries, HeaderSequence},
-			{StreamDeadLetters, HeaderSequence},
-			{StreamMembers, HeaderSequence},
-			{StreamConversations, HeaderSequence},
-		}
-	case StreamIndex:
-		return []naming{{StreamConversations, HeaderIndexSequence}}
-	}
-	return nil
-}
+// firstSequence is where a stream begins that is made beside others of the bus: it had a predecessor, whose sequences may be named
+// anywhere. A CIM_EVENTS that began at 1 again would lose its events, each taken for one that was delivered long ago; a CIM_INDEX the
+// entries below the place where a checkpoint says they go on. The time in microseconds is above whatever a stream has counted to that
+// did not take a million messages a second since 1970, and below 2^53, which JSON numbers in JavaScript can hold.
+func firstSequence(now time.Time) uint64 { return uint64(now.UnixMicro()) }

@@ -56,6 +56,13 @@ func (b *Bus) PlanStreams(ctx context.Context) (Plan, error) {
 		}
 		plan.Streams = append(plan.Streams, s)
 	}
+	if slices.ContainsFunc(plan.Streams, func(s StreamPlan) bool { return s.Action != ActionCreate }) {
+		for i := range plan.Streams {
+			if s := &plan.Streams[i]; s.Action == ActionCreate {
+				s.config.FirstSeq = firstSequence(time.Now())
+			}
+		}
+	}
 	return plan, nil
 }
 
@@ -160,15 +167,16 @@ func verb(a Action) string {
 
 func (b *Bus) applyStream(ctx context.Context, s StreamPlan) error {
 	if s.Action == ActionCreate {
-		first, err := b.firstSequence(ctx, s.Stream)
-		if err != nil {
-			return fmt.Errorf("find where it is to begin: %w", err)
-		}
-		s.config.FirstSeq = first
-		err = b.patiently(ctx, func(ctx context.Context) error {
+		err := b.patiently(ctx, func(ctx context.Context) error {
 			_, err := b.js.CreateStream(ctx, s.config)
 			return err
 		})
+		if err != nil {
+			// Another bus may have created it in between, and let it begin elsewhere; while it does, the storage counts twice.
+			if now, planErr := b.planStream(ctx, s.config); planErr == nil && now.Action == ActionKeep {
+				return nil
+			}
+		}
 		if err == nil {
 			b.log.Info("stream created", "stream", s.Stream, "max_bytes", printLimit(s.config.MaxBytes), "max_age", printAge(s.config.MaxAge), "replicas", s.config.Replicas)
 		}

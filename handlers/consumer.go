@@ -21,6 +21,9 @@ const apiTimeout = 5 * time.Second
 // ensureConsumer creates the handler's durable, or brings the settings of an existing one up to date. Where it begins is
 // decided once, at its creation: a durable that exists goes on where it was.
 func (w *Worker) ensureConsumer(ctx context.Context) error {
+	if err := w.forgetOldEvents(ctx); err != nil {
+		return err
+	}
 	want := jetstream.ConsumerConfig{
 		Durable:        w.handler.durable(),
 		Description:    "cimbus handler " + w.handler.Name,
@@ -54,6 +57,9 @@ func (w *Worker) ensureConsumer(ctx context.Context) error {
 	default:
 		w.resumeAt = max(w.resumeAt, have.CachedInfo().AckFloor.Stream+1)
 		info := have.CachedInfo().Config
+		if w.metadata == nil {
+			w.metadata = info.Metadata // a standby may have to make it again
+		}
 		if info.AckWait == want.AckWait && info.MaxAckPending == want.MaxAckPending && info.PinnedTTL == want.PinnedTTL {
 			return nil
 		}
@@ -64,6 +70,21 @@ func (w *Worker) ensureConsumer(ctx context.Context) error {
 		return fmt.Errorf("create consumer %s: %w", want.Durable, err)
 	}
 	w.resumeAt = max(w.resumeAt, want.OptStartSeq)
+	return nil
+}
+
+// forgetOldEvents forgets what is remembered of another CIM_EVENTS.
+func (w *Worker) forgetOldEvents(ctx context.Context) error {
+	now, err := w.created(ctx, []string{bus.StreamEvents})
+	if err != nil {
+		return err
+	}
+	if at := now[bus.StreamEvents]; !at.Equal(w.eventsMade) {
+		if !w.eventsMade.IsZero() {
+			w.resumeAt, w.redoFrom, w.redoUntil = 1, 0, 0
+		}
+		w.eventsMade = at
+	}
 	return nil
 }
 

@@ -164,7 +164,7 @@ func (c *conversation) touch(ctx context.Context) error {
 	}
 	return c.w.persist(ctx, bus.StreamIndex, func() error {
 		last, err := lastOn(ctx, c.w.bus, bus.StreamIndex, subject)
-		if err == nil && last.stream == 0 {
+		if err == nil {
 			err = c.sameIndex(ctx)
 		}
 		if err != nil {
@@ -191,7 +191,7 @@ func (c *conversation) sameIndex(ctx context.Context) error {
 // errWentBack says that CIM_EVENTS is not the one its conversations' index was made of. To acknowledge its new events as committed
 // would lose them.
 var errWentBack = errors.New("CIM_EVENTS gives out sequences again that were committed before: it is an old copy, or was made anew by hand; " +
-	"no event is handled until all streams are restored from one copy, or CIM_INDEX, CIM_DELIVERIES, CIM_DEAD_LETTERS and both buckets are deleted")
+	"no event is handled until, with all workers stopped, all streams are restored from one copy, or all but CIM_EVENTS are deleted")
 
 // agrees is asked before e is taken for committed because the index has come further: whether the entry that says so is of an event
 // of this CIM_EVENTS.
@@ -203,22 +203,29 @@ func (c *conversation) agrees(ctx context.Context, e *Event) error {
 	if err != nil {
 		return fmt.Errorf("index of conversation: %w", err)
 	}
-	made := c.marks[subject].made
+	if err := c.sameEvents(ctx, e.Sequence, mark{sequence: c.committed, made: c.marks[subject].made}); err != nil {
+		return err
+	}
+	c.agreed = true
+	return nil
+}
+
+// sameEvents tells whether what was made of a later event than s was made of an event of this CIM_EVENTS.
+func (c *conversation) sameEvents(ctx context.Context, s uint64, m mark) error {
 	back := false
-	err = c.w.persist(ctx, bus.StreamEvents, func() error {
-		m, err := c.w.bus.MessageAt(ctx, bus.StreamEvents, c.committed)
+	err := c.w.persist(ctx, bus.StreamEvents, func() error {
+		event, err := c.w.bus.MessageAt(ctx, bus.StreamEvents, m.sequence)
 		if errors.Is(err, bus.ErrNoMessage) {
-			s, err := c.w.js.Stream(ctx, bus.StreamEvents)
-			back = err == nil && s.CachedInfo().State.LastSeq < c.committed
+			stream, err := c.w.js.Stream(ctx, bus.StreamEvents)
+			back = err == nil && stream.CachedInfo().State.LastSeq < m.sequence
 			return err
 		}
-		back = err == nil && made != "" && made != sourceTime(m.Time)
+		back = err == nil && m.made != "" && m.made != sourceTime(event.Time)
 		return err
 	})
 	if err == nil && back {
-		err = fmt.Errorf("%w (event %d, committed %d)", errWentBack, e.Sequence, c.committed)
+		err = fmt.Errorf("%w (event %d, committed %d)", errWentBack, s, m.sequence)
 	}
-	c.agreed = err == nil
 	return err
 }
 

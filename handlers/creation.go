@@ -1,11 +1,14 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cimbus/cimbus/bus"
 )
@@ -31,9 +34,12 @@ func metadataKey(stream string) string { return "cimbus-created-" + stream }
 
 // restore makes sure, before anything is read back in an epoch, that index and member records are whole: where one was deleted
 // and made again since the durable's floor was reached, it is written again. It returns what the epoch holds for given.
-func (w *Worker) restore(ctx context.Context) (creations, error) {
+func (w *Worker) restore(ctx context.Context, pin string) (creations, error) {
 	if !w.commits() {
 		return nil, nil
+	}
+	if err := w.forgetOldEvents(ctx); err != nil {
+		return nil, err
 	}
 	info, err := w.lookUp()
 	if err != nil {
@@ -43,15 +49,17 @@ func (w *Worker) restore(ctx context.Context) (creations, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, changed := info.Config, false
+	config, changed, rebuilt := info.Config, false, false
 	config.Metadata = maps.Clone(config.Metadata)
 	for _, name := range readBack() {
 		at := now[name].UTC().Format(time.RFC3339Nano)
-		known := config.Metadata[metadataKey(name)]
-		if known == at {
+		key := metadataKey(name)
+		noted, finished := config.Metadata[key], w.metadata[key]
+		if noted == at {
 			continue
 		}
-		if known != "" {
+		if finished != at && noted+finished != "" {
+			rebuilt = true
 			// What was finished may be known better than the durable knows, which may have been made anew itself.
 			if err := w.rebuild(ctx, name, max(info.AckFloor.Stream+1, w.resumeAt)-1); err != nil {
 				return nil, fmt.Errorf("write stream %s again: %w", name, err)
@@ -60,16 +68,39 @@ func (w *Worker) restore(ctx context.Context) (creations, error) {
 		if config.Metadata == nil {
 			config.Metadata = map[string]string{}
 		}
-		config.Metadata[metadataKey(name)], changed = at, true
-	}
-	if changed {
-		if _, err := w.js.UpdateConsumer(ctx, bus.StreamEvents, config); err != nil {
-			return nil, fmt.Errorf("update consumer %s: %w", w.handler.durable(), err)
-		}
+		config.Metadata[key], changed = at, true
 	}
 	w.metadata = config.Metadata
+	if rebuilt {
+		// What is noted must not outlive a power cut that what it tells of does not.
+		if err := w.sync(ctx); err != nil {
+			return nil, err
+		}
+		// It may have taken longer than the pin lasts: a reset now would disturb another worker.
+		if held, err := w.holds(pin); err != nil || !held {
+			return nil, cmp.Or(err, errPinLost)
+		}
+	}
+	if changed {
+		w.note(ctx, config)
+	}
 	return now, nil
 }
+
+// note writes into the durable which streams are whole. No work waits for it: this worker knows, and one that does not writes them again.
+func (w *Worker) note(ctx context.Context, config jetstream.ConsumerConfig) {
+	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
+	defer cancel()
+	cause := "metadata of consumer " + w.handler.durable()
+	if _, err := w.js.UpdateConsumer(ctx, bus.StreamEvents, config); err != nil {
+		w.outage.report(cause, fmt.Errorf("not noted, give the NATS user the right to update consumers: %w", err))
+		return
+	}
+	w.outage.over(cause)
+}
+
+// noteTimeout bounds the note, which a user without the right to make it gets no answer to.
+const noteTimeout = 2 * time.Second
 
 // created asks when the streams were created.
 func (w *Worker) created(ctx context.Context, streams []string) (creations, error) {

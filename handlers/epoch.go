@@ -90,9 +90,12 @@ func (w *Worker) epoch(pin *string) error {
 			return err
 		}
 	}
-	made, err := w.restore(w.ctx)
-	if err != nil {
+	made, err := w.restore(w.ctx, *pin)
+	if err != nil && !ordinary(err) && !errors.Is(err, errWentBack) {
 		w.trouble(w.ctx, "streams", err)
+		return errors.Join(errReported, err)
+	}
+	if err != nil {
 		return err
 	}
 	if err := w.reset(w.ctx); err != nil {
@@ -133,11 +136,14 @@ func (w *Worker) epoch(pin *string) error {
 	return err
 }
 
+// settled is how long an epoch lives before the trouble that ended the one before counts as over.
+const settled = 5 * time.Second
+
 // live asks for events, keeps the server informed and waits for the end.
 func (e *epoch) live(sub *nats.Subscription) error {
 	tick := time.NewTicker(e.w.handler.PullExpiry / 4)
 	defer tick.Stop()
-	swept := time.Now()
+	began, swept := time.Now(), time.Now()
 	for {
 		if err := e.pull(); err != nil {
 			return err
@@ -153,6 +159,9 @@ func (e *epoch) live(sub *nats.Subscription) error {
 				return errReconnected
 			}
 			e.keepAlive(now)
+			if now.Sub(began) > settled {
+				e.w.outage.over("work")
+			}
 			e.releaseRedone()
 			e.countWaiting()
 			if now.Sub(swept) > time.Second {

@@ -114,7 +114,13 @@ func (c *conversation) settle(ctx context.Context, s uint64, d derived, cause er
 			}
 		}
 		switch {
-		case last.sequence == s, last.sequence > s && c.w.trustsFences(s, c.takes):
+		case last.sequence > s && c.w.trustsFences(s, c.takes):
+			if err := c.sameEvents(ctx, s, last); err != nil {
+				return err
+			}
+			c.marks[subject] = last
+			return nil
+		case last.sequence == s:
 			c.marks[subject] = last
 			return nil
 		case last.sequence > s, cached.known && last.stream != cached.stream:

@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/cimbus/cimbus/bus"
@@ -158,6 +159,7 @@ func (l *lane) stop() {
 // it any more, so it is acknowledged.
 func (l *lane) fetch(it *item) bool {
 	var gone bool
+	var key laneKey
 	err := l.e.w.persist(l.e.ctx, bus.StreamEvents, func() error {
 		m, err := l.e.w.bus.MessageAt(l.e.ctx, bus.StreamEvents, it.sequence)
 		if errors.Is(err, bus.ErrNoMessage) {
@@ -167,9 +169,15 @@ func (l *lane) fetch(it *item) bool {
 		if err != nil {
 			return err
 		}
-		it.event, _, it.why = decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
+		it.event, key, it.why = decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
 		return nil
 	})
+	if err == nil && !gone && key != l.key {
+		err = fmt.Errorf("%w (event %d)", errWentBack, it.sequence)
+	}
+	if errors.Is(err, errWentBack) {
+		l.e.end(err)
+	}
 	if err == nil && gone {
 		l.e.finish(it, acknowledged)
 	}

@@ -45,6 +45,7 @@ type loader struct {
 
 	subject    string // of the checkpoint
 	checkpoint mark   // the last message there
+	ahead      bool   // it covers what is done again: events before it may be gone
 }
 
 // load reads up to last, the conversation's last index entry.
@@ -78,6 +79,7 @@ func (l *loader) readCheckpoint(ctx context.Context) (state State, covered, next
 	covered = bus.SequenceOf(m.Header)
 	l.checkpoint = mark{known: true, stream: m.Sequence, sequence: covered}
 	if covered >= l.before {
+		l.ahead = true
 		return fresh(), 0, 1, nil
 	}
 	indexSeq, err := strconv.ParseUint(bus.LastHeader(m.Header, bus.HeaderIndexSequence), 10, 64)
@@ -99,7 +101,7 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 	if err != nil {
 		return fmt.Errorf("index of conversation: %w", err)
 	}
-	gone := false
+	gone := l.ahead
 	for {
 		entry, err := l.bus.NextMessage(ctx, bus.StreamIndex, next, subject)
 		if errors.Is(err, bus.ErrNoMessage) {
@@ -123,6 +125,9 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 		}
 		if err != nil {
 			return err
+		}
+		if made := bus.LastHeader(entry.Header, bus.HeaderSourceTime); made != "" && made != sourceTime(m.Time) {
+			return fmt.Errorf("%w (index entry of event %d)", errWentBack, sequence)
 		}
 		e, _, why := decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
 		if why != nil || cim.IsTransient(e.Name) {

@@ -2,7 +2,8 @@ package handlers
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,28 +16,31 @@ import (
 
 // rebuild writes one of the streams again that were made anew.
 func (w *Worker) rebuild(ctx context.Context, name string, floor uint64) error {
-	began := time.Now()
-	w.log.Error("a stream was deleted and made again, writing it from the events", "stream", name, "up_to", floor)
+	cause := "stream " + name
+	w.outage.report(cause, fmt.Errorf("it was deleted and made again: writing it from the events up to %d", floor))
 	write := w.rebuildIndex
 	if name == bus.StreamMembers {
 		write = w.rebuildMembers
 	}
+	began := time.Now()
 	n, err := write(ctx, floor)
-	if err == nil {
-		w.log.Warn("stream written again", "stream", name, "messages", n, "took", time.Since(began).Round(time.Millisecond))
+	if err != nil {
+		return err
 	}
-	return err
+	w.outage.over(cause)
+	w.log.Info("stream written again", "stream", name, "messages", n, "took", time.Since(began).Round(time.Millisecond))
+	return nil
 }
 
-// rebuildIndex writes an entry for every event up to the floor; those above it are done again anyway, which writes theirs. Each message
-// expects the last of the whole stream to be the one before it, so that two who do this at once cannot both go on.
+// rebuildIndex writes an entry for every event up to the floor; those above it are done again anyway, which writes theirs. Entries are
+// fenced as they always are: two who do this at once cannot both go on.
 func (w *Worker) rebuildIndex(ctx context.Context, floor uint64) (int, error) {
-	r := indexRebuild{w: w, committed: map[string]uint64{}, channel: map[string]string{}}
+	r := indexRebuild{w: w, last: map[string]mark{}, channel: map[string]string{}, waits: map[string]bool{}}
 	if err := r.readEntries(ctx); err != nil {
 		return 0, err
 	}
 	var err error
-	if r.dead, err = w.buried(ctx); err != nil {
+	if r.dead, err = w.deadLetters(ctx); err != nil {
 		return 0, err
 	}
 	if floor == 0 {
@@ -47,20 +51,26 @@ func (w *Worker) rebuildIndex(ctx context.Context, floor uint64) (int, error) {
 			err = r.write(ctx, m)
 		}
 		if err != nil {
-			return r.written, errors.Join(err, ctx.Err())
+			return r.written, err
 		}
 	}
-	return r.written, r.settle(0)
+	return r.written, r.settle(ctx, 0)
 }
 
 type indexRebuild struct {
-	w         *Worker
-	last      uint64            // sequence of the last message of the index, sent ones included
-	committed map[string]uint64 // by subject: Cim-Sequence of its last entry
-	channel   map[string]string // by subject: the channel used last
-	dead      map[uint64]bool   // sequences of the handler's dead letters
-	sent      []jetstream.PubAckFuture
-	written   int
+	w       *Worker
+	last    map[string]mark   // by subject: its last entry
+	channel map[string]string // by subject: the channel used last
+	dead    map[uint64]bool   // sequences of the handler's dead letters
+	sent    []sentEntry
+	waits   map[string]bool // subjects with an entry on its way: replicas refuse a second one
+	written int
+}
+
+type sentEntry struct {
+	subject  string
+	sequence uint64
+	ack      jetstream.PubAckFuture
 }
 
 // inFlight bounds the entries on their way.
@@ -68,24 +78,18 @@ const inFlight = 1024
 
 // readEntries reads what the index has already: a rebuild that was broken off is gone on with.
 func (r *indexRebuild) readEntries(ctx context.Context) error {
-	stream, err := r.w.js.Stream(ctx, bus.StreamIndex)
-	if err != nil {
-		return err
-	}
-	if r.last = stream.CachedInfo().State.LastSeq; r.last == 0 {
-		return nil
-	}
-	for m, err := range r.w.bus.Read(ctx, bus.Range{Stream: bus.StreamIndex, Filter: subjects.AllIndex, Upto: r.last}) {
+	for m, err := range r.w.bus.Read(ctx, bus.Range{Stream: bus.StreamIndex, Filter: subjects.AllIndex}) {
 		if err != nil {
 			return err
 		}
-		r.committed[m.Subject] = bus.SequenceOf(m.Header)
+		r.last[m.Subject] = mark{known: true, stream: m.Sequence, sequence: bus.SequenceOf(m.Header)}
+		r.channel[m.Subject] = bus.LastHeader(m.Header, bus.HeaderChannel)
 	}
 	return nil
 }
 
-// buried are the sequences of the events that became dead letters of this handler.
-func (w *Worker) buried(ctx context.Context) (map[uint64]bool, error) {
+// deadLetters are the sequences of the events that became dead letters of this handler.
+func (w *Worker) deadLetters(ctx context.Context) (map[uint64]bool, error) {
 	filter, err := subjects.DeadLetterFilter{Handler: subjects.Is(w.handler.Name)}.Subject()
 	if err != nil {
 		return nil, err
@@ -106,7 +110,12 @@ func (r *indexRebuild) write(ctx context.Context, m *jetstream.RawStreamMsg) err
 	if err != nil {
 		return err
 	}
-	if r.committed[subject] >= e.Sequence || why == nil && cim.IsTransient(e.Name) {
+	if r.waits[subject] {
+		if err := r.settle(ctx, 0); err != nil {
+			return err
+		}
+	}
+	if r.last[subject].sequence >= e.Sequence || why == nil && cim.IsTransient(e.Name) {
 		return nil
 	}
 	if others, err := newConversation(r.w, key).redrivenForOthers(ctx, &e); err != nil || others {
@@ -119,25 +128,30 @@ func (r *indexRebuild) write(ctx context.Context, m *jetstream.RawStreamMsg) err
 	}
 	h := indexHeader(&e, outcome, r.channel[subject])
 	r.channel[subject] = bus.LastHeader(h, bus.HeaderChannel)
-	f, err := r.w.js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: h}, jetstream.WithExpectLastSequence(r.last))
+	h[headerExpected] = []string{strconv.FormatUint(r.last[subject].stream, 10)}
+	ack, err := r.w.js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: h})
 	if err != nil {
 		return err
 	}
-	r.last++
-	r.committed[subject] = e.Sequence
-	r.sent = append(r.sent, f)
-	return r.settle(inFlight)
+	r.waits[subject] = true
+	r.sent = append(r.sent, sentEntry{subject: subject, sequence: e.Sequence, ack: ack})
+	return r.settle(ctx, inFlight)
 }
 
 // settle waits until no more than so many entries are on their way.
-func (r *indexRebuild) settle(most int) error {
+func (r *indexRebuild) settle(ctx context.Context, most int) error {
 	for len(r.sent) > most {
+		s := r.sent[0]
 		select {
-		case <-r.sent[0].Ok():
+		case ack := <-s.ack.Ok():
+			r.last[s.subject] = mark{known: true, stream: ack.Sequence, sequence: s.sequence}
 			r.written++
-		case err := <-r.sent[0].Err():
+		case err := <-s.ack.Err():
 			return err
+		case <-ctx.Done():
+			return ctx.Err()
 		}
+		delete(r.waits, s.subject)
 		r.sent = r.sent[1:]
 	}
 	return nil

@@ -35,9 +35,10 @@ type Worker struct {
 	redoFrom, redoUntil uint64        // events done again by the fences alone, after an unclean stop; 0 = none
 
 	// The goroutine of run alone uses these.
-	release  func()            // says that all was done again; nil = nothing was to be
-	resumeAt uint64            // the first event not finished when the last epoch ended, 0 = unknown
-	metadata map[string]string // of the durable
+	release    func()            // says that all was done again; nil = nothing was to be
+	eventsMade time.Time         // creation of the CIM_EVENTS that resumeAt is of
+	resumeAt   uint64            // the first event not finished when the last epoch ended, 0 = unknown
+	metadata   map[string]string // of the durable
 
 	mending sync.Mutex // held by who makes missing streams
 
@@ -176,6 +177,9 @@ func (w *Worker) run() {
 			err = errors.Join(err, w.persistConsumer())
 		case errors.Is(err, errWentBack):
 			w.outage.report(bus.StreamEvents, err)
+		case ordinary(err):
+		default:
+			w.outage.report("work", err)
 		}
 		w.log.Debug("taking the work up again", "because", err)
 		if pause(w.ctx, outagePolicy.wait(n)/2) != nil {
@@ -184,7 +188,20 @@ func (w *Worker) run() {
 	}
 }
 
-// persist repeats f until it succeeds, waiting out whatever is wrong with NATS or a stream. It returns only ctx's error.
+// ordinary tells whether an epoch ended as epochs do, or by what was reported already.
+func ordinary(err error) bool {
+	for _, end := range []error{errPinLost, errGap, errReconnected, errRemade, errSilence, errReported} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// errReported marks an error that is in the log.
+var errReported = errors.New("reported")
+
+// persist repeats f until it succeeds, waiting out whatever is wrong with NATS or a stream. It returns only ctx's error, or errWentBack.
 func (w *Worker) persist(ctx context.Context, cause string, f func() error) error {
 	for n := 1; ; n++ {
 		err := f()
@@ -194,6 +211,9 @@ func (w *Worker) persist(ctx context.Context, cause string, f func() error) erro
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, errWentBack) {
+			return err // no waiting mends it
 		}
 		w.trouble(ctx, cause, err)
 		if err := pause(ctx, outagePolicy.wait(n)); err != nil {
