@@ -91,16 +91,16 @@ func oldCopy(t *testing.T, b *bus.Bus) {
 }
 
 // watched is a bus whose log can be read.
-func watched(t *testing.T) (*bus.Bus, *lockedBuffer) {
+func watched(t *testing.T) (*bus.Bus, *bustest.Buffer) {
 	t.Helper()
-	log := &lockedBuffer{}
+	log := &bustest.Buffer{}
 	return openBusOn(t, bus.Options{
 		Embedded: embedded.Options{StoreDir: t.TempDir(), Durability: embedded.Balanced, Logger: hclog.NewNullLogger()},
 		Logger:   hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Warn}),
 	}), log
 }
 
-func told(t *testing.T, log *lockedBuffer, words string) {
+func told(t *testing.T, log *bustest.Buffer, words string) {
 	t.Helper()
 	bustest.Eventually(t, 30*time.Second, func() error {
 		if !strings.Contains(log.String(), words) {
@@ -278,7 +278,7 @@ func TestAStandbyThatMakesTheDurableAgainKnowsWhichIndexWasWhole(t *testing.T) {
 }
 
 // limited opens a second bus on a server as a user who may do everything but one thing.
-func limited(t *testing.T, deny ...string) (whole, part *bus.Bus, log *lockedBuffer) {
+func limited(t *testing.T, deny ...string) (whole, part *bus.Bus, log *bustest.Buffer) {
 	t.Helper()
 	whole = openBusOn(t, bus.Options{Embedded: embedded.Options{
 		StoreDir: t.TempDir(), Durability: embedded.Balanced, NATSAddr: "127.0.0.1:0",
@@ -291,7 +291,7 @@ func limited(t *testing.T, deny ...string) (whole, part *bus.Bus, log *lockedBuf
 		},
 	}})
 	worked(t, whole, oncimevent.New(oncimevent.Options{}))
-	log = &lockedBuffer{}
+	log = &bustest.Buffer{}
 	part = openBusOn(t, bus.Options{
 		URL: whole.Server().NATSURL(), LeaveStreams: true, NATS: []nats.Option{nats.UserInfo("worker", "w")},
 		Logger: hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Warn}),

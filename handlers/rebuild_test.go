@@ -1,11 +1,9 @@
 package handlers_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"testing"
 	"time"
 
@@ -203,22 +201,4 @@ func TestEventsOfAnOldCopyOfCIM_EVENTSAreNotTakenForCommitted(t *testing.T) {
 	told(t, log, "CIM_EVENTS gives out sequences again")
 	require.Zero(t, consumer(t, b).AckFloor.Stream, "acknowledged though it was never delivered")
 	require.Len(t, stored(t, b, bus.StreamDeliveries, ">"), len(before))
-}
-
-// lockedBuffer is a log that is read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

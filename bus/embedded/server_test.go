@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cimbus/cimbus/bus/bustest"
 	"github.com/cimbus/cimbus/bus/embedded"
 )
 
@@ -251,7 +252,7 @@ func TestServerWithoutJetStreamHasNotFailed(t *testing.T) {
 
 func TestServersLogGoesToTheLoggerWithoutPayloads(t *testing.T) {
 	const secret = "not-for-the-log"
-	var log syncBuffer
+	var log bustest.Buffer
 	s := start(t, embedded.Options{NATSAddr: free, Logger: hclog.New(&hclog.LoggerOptions{
 		Output: &log, Level: hclog.Trace,
 	})})
@@ -265,21 +266,4 @@ func TestServersLogGoesToTheLoggerWithoutPayloads(t *testing.T) {
 	require.Contains(t, log.String(), "[DEBUG] Server is ready")
 	require.Contains(t, log.String(), "[TRACE]")
 	require.NotContains(t, log.String(), secret)
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

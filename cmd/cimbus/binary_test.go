@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/cimbus/cimbus/bus/bustest"
 )
 
 // What only the built binary shows: signals, exit codes, and what a second process sees.
@@ -100,13 +102,13 @@ func (b built) run(t *testing.T, stdin string, args ...string) (code int, stdout
 // process is a daemon of its own.
 type process struct {
 	cmd            *exec.Cmd
-	stdout, stderr *lockedBuffer
+	stdout, stderr *bustest.Buffer
 	announcement
 }
 
 func (b built) serve(t *testing.T, store string) process {
 	t.Helper()
-	p := process{stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
+	p := process{stdout: &bustest.Buffer{}, stderr: &bustest.Buffer{}}
 	p.cmd = exec.CommandContext(t.Context(), string(b), "serve", "--store", store, "--durability", "balanced",
 		"--nats-addr", "127.0.0.1:0", "--websocket-addr", "", "--http-addr", "127.0.0.1:0")
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = p.stdout, p.stderr, []string{}

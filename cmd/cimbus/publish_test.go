@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/bustest"
 )
 
 // event is a small CIM event.
@@ -150,7 +151,7 @@ func (e endless) Read(p []byte) (int, error) {
 func TestAnInterruptedPublishEndsThoughItsInputDoesNot(t *testing.T) {
 	d := serve(t)
 	ctx, interrupt := context.WithCancel(context.Background())
-	var stdout, stderr lockedBuffer
+	var stdout, stderr bustest.Buffer
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, d.on("publish", "--tenant", "acme"), endless{make(chan struct{}, 1)}, &stdout, &stderr, nil)

@@ -1,42 +1,24 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/cimbus/cimbus/bus/bustest"
 )
 
 // patience is how long a test waits for what has to happen.
 const patience = 20 * time.Second
 
-// lockedBuffer is written by a command while a test reads it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // running is a command on its way, in this process.
 type running struct {
 	t              *testing.T
-	stdout, stderr lockedBuffer
+	stdout, stderr bustest.Buffer
 	interrupt      context.CancelFunc
 	ended          chan struct{}
 	code           int
@@ -71,7 +53,7 @@ func (r *running) wait() int {
 }
 
 // saw waits until b holds text.
-func (r *running) saw(b *lockedBuffer, text string) {
+func (r *running) saw(b *bustest.Buffer, text string) {
 	r.t.Helper()
 	require.Eventually(r.t, func() bool {
 		select {
@@ -100,7 +82,7 @@ func invokeIn(t *testing.T, environ []string, stdin string, args ...string) resu
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	var stdout, stderr lockedBuffer
+	var stdout, stderr bustest.Buffer
 	code := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr, environ)
 	require.NoError(t, ctx.Err(), "stderr: %s", stderr.String())
 	return result{code, stdout.String(), stderr.String()}
