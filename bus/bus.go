@@ -108,18 +108,16 @@ func (b *Bus) connect(ctx context.Context, o Options) error {
 	return nil
 }
 
-// connOptions are what the bus asks of a connection of its own: it never gives up, and tells the log once per change.
+// connOptions are what the bus asks of a connection of its own: it never gives up, and tells the log.
 func (b *Bus) connOptions(given []nats.Option) []nats.Option {
+	state := newConnState(b.log)
 	return append([]nats.Option{
 		nats.Name("cimbus"),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				b.log.Warn("connection to NATS lost, reconnecting", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { b.log.Info("connection to NATS is back", "server", nc.ConnectedServerName()) }),
+		nats.DisconnectErrHandler(state.lost),
+		nats.ReconnectErrHandler(state.lost),
+		nats.ReconnectHandler(state.back),
 		nats.ErrorHandler(LogConnErrors(b.log)),
 	}, given...)
 }

@@ -52,6 +52,48 @@ func (l *connErrors) handle(_ *nats.Conn, sub *nats.Subscription, err error) {
 	l.log.Warn("NATS reported an error", fields...)
 }
 
+// connState logs that a connection was lost and is back, of a connection that flaps no more than both once within ten seconds.
+type connState struct {
+	log    hclog.Logger
+	errors connErrors
+
+	mu   sync.Mutex
+	told bool // that it was lost, and not yet that it is back
+}
+
+func newConnState(log hclog.Logger) *connState {
+	return &connState{log: log, errors: connErrors{causes: map[string]connError{}}}
+}
+
+// lost is called when the connection breaks and at every try to make it again that fails: a break that was not told is told while it lasts.
+func (s *connState) lost(_ *nats.Conn, err error) {
+	if err == nil {
+		return // closed by its owner
+	}
+	withheld, due := s.errors.due("", time.Now())
+	if !due {
+		return
+	}
+	s.mu.Lock()
+	s.told = true
+	s.mu.Unlock()
+	fields := []any{"error", err}
+	if withheld > 0 {
+		fields = append(fields, "withheld", withheld)
+	}
+	s.log.Warn("connection to NATS lost, reconnecting", fields...)
+}
+
+func (s *connState) back(nc *nats.Conn) {
+	s.mu.Lock()
+	told := s.told
+	s.told = false
+	s.mu.Unlock()
+	if told {
+		s.log.Info("connection to NATS is back", "server", nc.ConnectedServerName())
+	}
+}
+
 // due reports whether a cause is to be logged now, and how often it was not since it last was.
 func (l *connErrors) due(cause string, now time.Time) (withheld int, due bool) {
 	l.mu.Lock()

@@ -56,3 +56,39 @@ func TestTheBusLogsARepeatedErrorOfItsConnectionOnce(t *testing.T) {
 	}
 	require.Equal(t, 1, out.count("NATS reported an error"))
 }
+
+func TestAConnectionThatFlapsIsLoggedOnceInTenSecondsAndOneThatStaysAwayIsNotForgotten(t *testing.T) {
+	s := bustest.Server(t, listening)
+	proxy := bustest.NewProxy(t, s.NATSURL())
+	var out logged
+	b, err := tryOpen(t, bus.Options{
+		URL: proxy.URL(), LeaveStreams: true, NATS: []nats.Option{nats.ReconnectWait(10 * time.Millisecond), nats.IgnoreDiscoveredServers()},
+		Logger: hclog.New(&hclog.LoggerOptions{Output: &out}),
+	})
+	require.NoError(t, err)
+	for n := range uint64(5) {
+		proxy.Cut()
+		bustest.Eventually(t, 20*time.Second, func() error {
+			if have := b.Conn().Stats().Reconnects; have <= n || !b.Conn().IsConnected() {
+				return fmt.Errorf("%d of %d reconnects", have, n+1)
+			}
+			return nil
+		})
+	}
+	require.LessOrEqual(t, out.count("connection to NATS lost"), 2, "ten seconds may have passed on a slow machine")
+	before := out.count("connection to NATS lost")
+	proxy.Down()
+	bustest.Eventually(t, 30*time.Second, func() error {
+		if out.count("connection to NATS lost") == before {
+			return errors.New("not told that it stays away")
+		}
+		return nil
+	})
+	proxy.Up()
+	bustest.Eventually(t, 20*time.Second, func() error {
+		if lost, back := out.count("connection to NATS lost"), out.count("connection to NATS is back"); back < min(lost, 2) {
+			return fmt.Errorf("told %d times that it is lost, %d times that it is back", lost, back)
+		}
+		return nil
+	})
+}

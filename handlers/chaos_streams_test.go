@@ -139,7 +139,7 @@ func TestChaosNothingIsLostOrRepeatedWhenAStreamOfTheWorkersIsDeletedUnderLoad(t
 				}
 				start(t, b, oncimevent.New(oncimevent.Options{}))
 				c := startCrowd(t, o)
-				for range shortOrLong(2, 10) {
+				for range shortOrLong(1, 10) {
 					c.more(t, 200)
 					require.NoError(t, b.JetStream().DeleteStream(t.Context(), name))
 					back(t, b, name)
