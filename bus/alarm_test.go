@@ -104,7 +104,7 @@ func TestAnAlarmGoesOffBeforeTheLimitOnceAndIsOverWhenThereIsRoom(t *testing.T) 
 	quiet(t, a)
 	_, err = b.Publish(t.Context(), event(t, "c", "c1"))
 	require.NoError(t, err)
-	require.Equal(t, 2, log.count("alarm: alarm: check=room of=CIM_EVENTS"), "one line for each change of state: %s", log.b.String())
+	require.Equal(t, 2, log.count("alarm: alarm: check=room of=CIM_EVENTS"), "one line for each change of state: %s", log.String())
 	require.Equal(t, 1, log.count("alarm is over: check=room"))
 }
 
