@@ -72,6 +72,7 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 			return acknowledged, err
 		}
 		if e.Sequence <= c.committed && !c.w.redoes(e.Sequence) {
+			c.state = nil // it may have been folded for events done again before this one, and lacks this one
 			return acknowledged, c.agrees(ctx, &e)
 		}
 	}
@@ -343,6 +344,9 @@ func (c *conversation) index(ctx context.Context, e *Event, outcome string) erro
 	}
 	last := c.marks[subject]
 	c.committed, c.indexSeq = last.sequence, last.stream
+	if last.sequence > e.Sequence {
+		return nil // done again: a checkpoint would claim all that is committed for a state that has not come to it
+	}
 	c.uncovered++
 	return c.checkpointIfDue(ctx)
 }
