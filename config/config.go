@@ -47,7 +47,7 @@ type NATS struct {
 // WebSocket is the embedded server's NATS-over-WebSocket listener.
 type WebSocket struct {
 	Addr    string
-	Origins []string // pages that may connect; empty: every page
+	Origins []string // pages that may connect; empty: only those of the same origin
 }
 
 // HTTP is the listener of /healthz, /readyz, /metrics and the gateways.

@@ -40,6 +40,9 @@ func (c *conversation) attempt(ctx context.Context, e *Event) ([]Delivery, strin
 			if err := c.check(deliveries); err != nil {
 				return nil, "", &failure{reason: ReasonBadDelivery, err: err, attempts: n, first: first}
 			}
+			if n > 1 {
+				c.w.failing.over(c.w.handler.Name)
+			}
 			return deliveries, bus.OutcomeDelivered, nil
 		case errors.As(err, &drop):
 			c.w.log.Debug("event dropped by its handler", "reason", drop.reason, "sequence", e.Sequence)

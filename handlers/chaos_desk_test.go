@@ -57,6 +57,7 @@ func (d *desk) sit(ctx context.Context, rng *rand.Rand) {
 			var err error
 			if nc, err = nats.Connect(d.url, restless()...); err != nil {
 				nc = nil
+				elapse(20 * time.Millisecond) // where nobody listens that is told at once
 				continue
 			}
 		}

@@ -21,7 +21,7 @@ import (
 // The fault suite: publishers, agents and whatever makes deliveries of events live through one kind of fault after the other, and
 // in the end everything is counted. It has a short form, which is part of the tests, and a long one:
 //
-//	CHAOS=long go test -tags chaos ./handlers -run TestChaos -v -timeout 60m
+//	CHAOS=long go test -tags chaos ./handlers -run 'TestChaos|TestPowerCut' -v -timeout 60m
 //
 // The tag adds the power cuts, which need strace. CHAOS_BINARY names a binary of cimbus that is built already.
 // Every test logs its seed. CHAOS_SEED=<seed> makes the same choices again; what the machine makes of them differs.

@@ -84,9 +84,13 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 			return acknowledged, err
 		}
 		if !cim.IsTransient(e.Name) {
-			changes, err := c.state.Fold(&e)
+			changes, err := fold(c.state, &e)
 			if err != nil {
-				return c.bury(ctx, &e, failure{reason: ReasonInvalidEvent, err: err, first: time.Now()})
+				reason := foldReason(err)
+				if reason == ReasonPanic {
+					c.state = nil // whatever it left of it
+				}
+				return c.bury(ctx, &e, failure{reason: reason, err: err, first: time.Now()})
 			}
 			if err := c.publishMembers(ctx, &e, changes); err != nil {
 				return acknowledged, err
@@ -94,6 +98,7 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 		}
 		e.Audience = c.state.Audience(&e)
 	}
+	first := time.Now()
 	deliveries, outcome, failed := c.attempt(ctx, &e)
 	if err := ctx.Err(); err != nil {
 		return acknowledged, err
@@ -103,7 +108,7 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 	}
 	if err := c.deliver(ctx, &e, deliveries); err != nil {
 		if errors.Is(err, errTooLarge) {
-			return c.bury(ctx, &e, failure{reason: ReasonTooLarge, err: err, first: time.Now()})
+			return c.bury(ctx, &e, failure{reason: ReasonTooLarge, err: err, attempts: e.Attempt, first: first})
 		}
 		return acknowledged, err
 	}
@@ -360,4 +365,17 @@ func indexHeader(e *Event, outcome, channel string) nats.Header {
 		h[bus.HeaderChannel] = []string{channel}
 	}
 	return h
+}
+
+// fold folds an event, a panic contained: the event stays out then, as an invalid one does, now and at every later reading.
+func fold(state State, e *Event) ([]MemberChange, error) {
+	return contained(func() ([]MemberChange, error) { return state.Fold(e) })
+}
+
+// foldReason is the reason of the dead letter of an event that could not be folded.
+func foldReason(err error) string {
+	if dead, ok := errors.AsType[*deadLetterError](err); ok {
+		return dead.reason
+	}
+	return ReasonInvalidEvent
 }

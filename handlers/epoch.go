@@ -128,6 +128,9 @@ func (w *Worker) epoch(pin *string) error {
 	}
 	err = e.live(sub)
 	e.end(err)
+	e.mu.Lock()
+	e.closed = true // a message that is just being received starts no lane any more
+	e.mu.Unlock()
 	e.settle()
 	w.remember(e)
 	if errors.Is(err, errDrained) {

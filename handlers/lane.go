@@ -73,11 +73,6 @@ func (l *lane) work() {
 		if it == nil {
 			return
 		}
-		if !it.held {
-			if !l.fetch(it) {
-				continue
-			}
-		}
 		if err := l.step(it); err != nil {
 			if l.e.ctx.Err() == nil {
 				l.e.end(err)
@@ -88,12 +83,16 @@ func (l *lane) work() {
 	}
 }
 
-// step brings one event to its end, in a place of its tenant's at the gate.
+// step brings one event to its end, in a place of its tenant's at the gate. What is to be read again is read there, too: of the lanes
+// there are thousands, and memory is for as many events as are worked on.
 func (l *lane) step(it *item) error {
 	if err := l.e.w.gate.enter(l.e.ctx, l.key.tenant); err != nil {
 		return err
 	}
 	defer l.e.w.gate.leave(l.key.tenant)
+	if !it.held && !l.fetch(it) {
+		return nil
+	}
 	ack, err := l.conv.process(l.e.ctx, it.event, it.why)
 	if err != nil {
 		return err

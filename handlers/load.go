@@ -133,7 +133,7 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 		if why != nil || cim.IsTransient(e.Name) {
 			continue
 		}
-		if _, err := state.Fold(&e); err != nil {
+		if _, err := fold(state, &e); err != nil {
 			l.log.Trace("an invalid event stays out of the state", "sequence", sequence, "error", err)
 		}
 	}

@@ -85,7 +85,7 @@ func (w *Worker) membershipChanges(ctx context.Context) (map[laneKey]map[string]
 		if e.Sequence > committed[key] {
 			continue
 		}
-		changed, err := states[key].Fold(&e)
+		changed, err := fold(states[key], &e)
 		if err != nil {
 			continue // a dead letter
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/mattn/go-isatty"
+
 	"github.com/cimbus/cimbus/bus"
 	"github.com/cimbus/cimbus/bus/cim"
 	"github.com/cimbus/cimbus/bus/embedded"
@@ -30,11 +32,7 @@ func newDemoView(a *app) *demoView {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && isatty.IsTerminal(f.Fd()) // /dev/null is a character device, too
 }
 
 // demoStation is a place the sample event passes.

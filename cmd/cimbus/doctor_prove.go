@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -95,6 +96,7 @@ func (p *proof) publish(ctx context.Context, b *bus.Bus, c *child) error {
 	publishing, stop := context.WithTimeout(ctx, proofPublishing)
 	defer stop()
 	var answered atomic.Int64
+	var waiting sync.WaitGroup
 	pending := map[string]*bus.Pending{}
 	began := time.Now()
 	for i := 0; publishing.Err() == nil && answered.Load() < proofAcknowledged; i++ {
@@ -108,12 +110,11 @@ func (p *proof) publish(ctx context.Context, b *bus.Bus, c *child) error {
 		}
 		pending[e.ID] = q
 		p.events[e.ID] = e
-		go func() {
-			<-q.Done()
+		waiting.Go(func() {
 			if _, err := q.Receipt(); err == nil {
 				answered.Add(1)
 			}
-		}()
+		})
 	}
 	// The publisher still has events on their way.
 	c.kill()
@@ -122,6 +123,7 @@ func (p *proof) publish(ctx context.Context, b *bus.Bus, c *child) error {
 	cancel()
 	// The error says that some have no outcome; each of them says it itself.
 	_ = publisher.Close(over)
+	waiting.Wait()
 	for id, q := range pending {
 		if _, err := q.Receipt(); err != nil {
 			p.unanswered[id] = true
