@@ -120,6 +120,9 @@ func (c *conversation) load(ctx context.Context, s uint64) error {
 	return c.w.persist(ctx, bus.StreamConversations, func() error {
 		l := loader{bus: c.w.bus, log: c.w.log, newState: c.w.handler.NewState, key: c.key, before: s}
 		state, err := l.load(ctx, mark{stream: c.indexSeq, sequence: c.committed})
+		if err == nil {
+			err = c.sameStreams(ctx, readBack()...) // of an index that was deleted meanwhile only a part was read
+		}
 		if err != nil {
 			return err
 		}

@@ -171,7 +171,7 @@ func (c *conversation) touch(ctx context.Context) error {
 	return c.w.persist(ctx, bus.StreamIndex, func() error {
 		last, err := lastOn(ctx, c.w.bus, bus.StreamIndex, subject)
 		if err == nil {
-			err = c.sameIndex(ctx)
+			err = c.sameStreams(ctx, bus.StreamIndex)
 		}
 		if err != nil {
 			return err
@@ -182,12 +182,12 @@ func (c *conversation) touch(ctx context.Context) error {
 	})
 }
 
-// sameIndex is asked after the index was silent about the conversation, and ends the epoch if that is only because it was made anew.
-func (c *conversation) sameIndex(ctx context.Context) error {
+// sameStreams is asked after streams were read, and ends the epoch if what was read is incomplete because one was made anew.
+func (c *conversation) sameStreams(ctx context.Context, streams ...string) error {
 	if c.lane == nil {
 		return nil
 	}
-	err := c.lane.e.sameStreams(ctx, []string{bus.StreamIndex})
+	err := c.lane.e.sameStreams(ctx, streams)
 	if errors.Is(err, errRemade) {
 		c.lane.e.end(err)
 	}

@@ -141,7 +141,7 @@ func (e *epoch) watchStreams() {
 	}
 }
 
-// watchEvery is how often the streams are looked at. Nothing wrong is written meanwhile: conversation.sameIndex asks where it matters.
+// watchEvery is how often the streams are looked at. Nothing wrong is written meanwhile: conversation.sameStreams asks where it matters.
 const watchEvery = 2 * time.Second
 
 // sameStreams tells whether streams are there, and are those of the epoch's beginning.

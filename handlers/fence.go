@@ -109,7 +109,7 @@ func (c *conversation) settle(ctx context.Context, s uint64, d derived, cause er
 			continue
 		}
 		if d.stream == bus.StreamIndex && last.stream == 0 && cached.stream != 0 {
-			if cause = c.sameIndex(ctx); cause != nil {
+			if cause = c.sameStreams(ctx, bus.StreamIndex); cause != nil {
 				continue
 			}
 		}

@@ -2,8 +2,10 @@ package handlers_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/cimbus/cimbus/bus/bustest"
 	"github.com/cimbus/cimbus/bus/embedded"
 	"github.com/cimbus/cimbus/handlers"
+	"github.com/cimbus/cimbus/handlers/conversation"
 	"github.com/cimbus/cimbus/handlers/oncimevent"
 )
 
@@ -208,6 +211,34 @@ func TestAPartlyWrittenIndexDoesNotPassForTheWholeOne(t *testing.T) {
 	drained(t, b)
 	writtenAgain(t, b, bus.StreamIndex)
 	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("m3", "c1"))
+	drained(t, b)
+	audit(t, b)
+}
+
+func TestAStateOfWhichAPartWasReadWhenTheIndexWasDeletedIsNotUsed(t *testing.T) {
+	b := openStrict(t)
+	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j1", "c1", "ada", "PRIMARY"))
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	before := stored(t, b, bus.StreamConversations, ">")
+	publish(t, b, "cim.acme._.AGENT_UNSUBSCRIBED", leave("l1", "c1", "ada"))
+	worked(t, b, oncimevent.New(oncimevent.Options{}))
+	putBack(t, b, before)
+	h := oncimevent.New(oncimevent.Options{})
+	var deleting sync.Once
+	failed := make(chan error, 1)
+	h.NewState = func(tenant, id string) handlers.State {
+		if id == "c1" {
+			deleting.Do(func() { // the index was asked for the last entry, and not yet for those before
+				err := b.JetStream().DeleteStream(t.Context(), bus.StreamIndex)
+				_, mended := b.MendStreams(t.Context())
+				failed <- errors.Join(err, mended)
+			})
+		}
+		return conversation.New(tenant, id)
+	}
+	start(t, b, h)
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("m1", "c1"))
+	require.NoError(t, <-failed)
 	drained(t, b)
 	audit(t, b)
 }

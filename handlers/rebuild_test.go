@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
@@ -87,6 +88,16 @@ func TestWhatWasDerivedIsWrittenAgainWhenItsStreamWasDeletedWhileNobodyWorked(t 
 	}
 }
 
+// putBack writes checkpoints again, as they stand where there was no time for later ones.
+func putBack(t *testing.T, b *bus.Bus, checkpoints []*jetstream.RawStreamMsg) {
+	t.Helper()
+	for _, m := range checkpoints {
+		m.Header.Del("Nats-Expected-Last-Subject-Sequence")
+		_, err := b.JetStream().PublishMsg(t.Context(), &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data})
+		require.NoError(t, err)
+	}
+}
+
 // A checkpoint says where in the index its successors begin. In an index that was written again they must not lie below that.
 func TestNothingBehindACheckpointIsMissedInAnIndexThatWasWrittenAgain(t *testing.T) {
 	b := openStrict(t)
@@ -104,13 +115,7 @@ func TestNothingBehindACheckpointIsMissedInAnIndexThatWasWrittenAgain(t *testing
 	}
 	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("n1", "c1"))
 	worked(t, b, oncimevent.New(oncimevent.Options{}))
-	_, err := b.JetStream().PublishMsg(t.Context(), &nats.Msg{ // as it stands where there was no time for another one
-		Subject: checkpoints[0].Subject, Data: checkpoints[0].Data, Header: nats.Header{
-			bus.HeaderSequence:      checkpoints[0].Header[bus.HeaderSequence],
-			bus.HeaderIndexSequence: checkpoints[0].Header[bus.HeaderIndexSequence],
-		},
-	})
-	require.NoError(t, err)
+	putBack(t, b, checkpoints)
 	deleted(t, b, bus.StreamIndex)
 	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("n2", "c1"))
 	worked(t, b, oncimevent.New(oncimevent.Options{}))
