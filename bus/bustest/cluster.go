@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,40 +40,58 @@ type node struct {
 func Cluster(t testing.TB, n int) *Nodes {
 	t.Helper()
 	c := &Nodes{t: t}
-	routes := make([]string, n)
+	dir := t.TempDir() // removed after the nodes have stopped
+	stop := func() {
+		for i := range c.nodes {
+			c.Stop(i)
+		}
+	}
+	t.Cleanup(stop)
+	// A port that was free when it was chosen may be taken by now.
+	for try := range 10 {
+		c.nodes = newNodes(t, filepath.Join(dir, strconv.Itoa(try)), n)
+		err := start(c.nodes...)
+		if err == nil {
+			c.WaitCurrent()
+			return c
+		}
+		if !errors.Is(err, embedded.ErrAddressInUse) {
+			require.NoError(t, err)
+		}
+		stop()
+	}
+	require.FailNow(t, "no free ports")
+	return nil
+}
+
+func newNodes(t testing.TB, dir string, n int) []*node {
+	t.Helper()
+	routes, nodes := make([]string, n), make([]*node, n)
 	for i := range routes {
 		routes[i] = address(t)
 	}
-	for i := range n {
-		c.nodes = append(c.nodes, &node{opts: embedded.Options{
-			StoreDir:   t.TempDir(),
+	for i := range nodes {
+		nodes[i] = &node{opts: embedded.Options{
+			StoreDir:   filepath.Join(dir, strconv.Itoa(i)),
 			ServerName: fmt.Sprintf("node-%d", i),
 			NATSAddr:   address(t),
 			Durability: embedded.Balanced,
 			Cluster:    &embedded.Cluster{Name: "bustest", Addr: routes[i], Routes: routes},
-		}})
+		}}
 	}
-	t.Cleanup(func() {
-		for i := range c.nodes {
-			c.Stop(i)
-		}
-	})
-	c.start(c.nodes...)
-	c.WaitCurrent()
-	return c
+	return nodes
 }
 
 // start starts nodes together: one after the other, the first election now and
 // then took a dozen seconds instead of a third of one.
-func (c *Nodes) start(nodes ...*node) {
-	c.t.Helper()
+func start(nodes ...*node) error {
 	errs := make([]error, len(nodes))
 	var starts sync.WaitGroup
 	for i, n := range nodes {
 		starts.Go(func() { n.server, errs[i] = embedded.Start(context.Background(), n.opts) })
 	}
 	starts.Wait()
-	require.NoError(c.t, errors.Join(errs...))
+	return errors.Join(errs...)
 }
 
 // Start starts a stopped node again, on its store and its address, and waits
@@ -79,7 +99,7 @@ func (c *Nodes) start(nodes ...*node) {
 func (c *Nodes) Start(i int) {
 	c.t.Helper()
 	if c.nodes[i].server == nil {
-		c.start(c.nodes[i])
+		require.NoError(c.t, start(c.nodes[i]))
 	}
 	c.WaitCurrent()
 }
