@@ -20,6 +20,9 @@ func Is(name string) Match { return Match{name: name, fixed: true} }
 // subject, and have to be here.
 func (m Match) Matches(name string) bool { return !m.fixed || m.name == name }
 
+// Name is the name that Is was given, "" for Any and None.
+func (m Match) Name() string { return m.name }
+
 // EventFilter selects events. The zero value selects all.
 type EventFilter struct{ Tenant, Channel, Event Match }
 

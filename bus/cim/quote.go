@@ -75,6 +75,12 @@ func hexDigit(c byte) rune {
 func appendString(dst []byte, text string) []byte {
 	const digits = "0123456789abcdef"
 	dst = append(dst, '"')
+	plain := 0
+	for plain < len(text) && text[plain] >= ' ' && text[plain] < utf8.RuneSelf && text[plain] != '"' && text[plain] != '\\' {
+		plain++
+	}
+	dst = append(dst, text[:plain]...)
+	text = text[plain:]
 	for i, r := range text {
 		switch {
 		case r == '"' || r == '\\':

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cimbus/cimbus/bus"
+)
+
+// selection are the flags by which commands select stored events.
+type selection struct {
+	tenant, channel, conversation, id string
+	events                            []string
+	from, until                       string
+}
+
+func (s *selection) register(flags *pflag.FlagSet) {
+	flags.StringVar(&s.tenant, "tenant", "", "only this tenant's")
+	flags.StringVar(&s.channel, "channel", "", "only events of this channel, such as web; - for those of none")
+	flags.StringArrayVar(&s.events, "event", nil, "only events of this `name`, or pattern of names as AGENT_*; may be repeated")
+	flags.StringVar(&s.conversation, "conversation", "", "only this conversation's; - for events of none")
+	flags.StringVar(&s.id, "id", "", "only the event with this id")
+	flags.StringVar(&s.from, "from", "", "from this `place` on: a sequence, an age, a time or a position")
+	flags.StringVar(&s.until, "until", "", "up to this `place`, included")
+}
+
+// selects is what the flags select.
+func (s *selection) selects(now time.Time) (bus.EventSelection, error) {
+	sel := bus.EventSelection{
+		Tenant: match(s.tenant), Channel: matchOrNone(s.channel), Events: s.events, Conversation: matchOrNone(s.conversation), ID: s.id,
+	}
+	var err error
+	if sel.From, err = parsePoint("from", s.from, now); err != nil {
+		return sel, err
+	}
+	if sel.Until, err = parsePoint("until", s.until, now); err != nil {
+		return sel, err
+	}
+	if err := sel.Validate(); err != nil {
+		return sel, &usageError{err}
+	}
+	return sel, nil
+}
