@@ -134,6 +134,10 @@ func (r *scanner) read(ctx context.Context, yield func(*jetstream.RawStreamMsg) 
 			if err := r.status(m); err != nil {
 				return err
 			}
+			// A server that has nothing to send may have had: what was still to come is deleted, or has expired.
+			if err := r.atEnd(ctx); err != nil {
+				return err
+			}
 			continue
 		}
 		raw, at, err := scanned(m)
