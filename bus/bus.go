@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cimbus/cimbus/bus/embedded"
 )
@@ -27,6 +28,10 @@ type Options struct {
 	Streams StreamOptions
 	// LeaveStreams opens the bus without touching the streams: no check, nothing created or updated. For tools that only look.
 	LeaveStreams bool
+
+	// Tracing makes spans of what the bus publishes and of what its handlers do: publish, handle and deliver. nil is none, at no cost;
+	// the trace context of an event then goes on as it came. The provider is the host's to flush and to shut down.
+	Tracing trace.TracerProvider
 
 	Logger hclog.Logger // default: none
 }
@@ -46,6 +51,7 @@ type Bus struct {
 	owned  bool // nc is ours to drain
 	server *embedded.Server
 	log    hclog.Logger
+	tracer trace.Tracer // nil: no spans
 
 	streams      StreamOptions
 	leaveStreams bool
@@ -69,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	b := &Bus{log: log, streams: o.Streams, leaveStreams: o.LeaveStreams, closed: make(chan struct{})}
+	b := &Bus{log: log, tracer: tracerOf(o.Tracing), streams: o.Streams, leaveStreams: o.LeaveStreams, closed: make(chan struct{})}
 	// The bus outlives the context it was opened with; Close ends it.
 	b.ctx, b.cancelCtx = context.WithCancel(context.WithoutCancel(ctx))
 	if err := b.connect(ctx, o); err != nil {

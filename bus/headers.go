@@ -59,7 +59,7 @@ func SequenceOf(h nats.Header) uint64 {
 }
 
 // Foreign returns a copy of h without any Nats-* or Cim-* header, in whatever case: what may be taken over from a message
-// that somebody else published. A copied Nats-Expected-Stream makes a derived publish fail, a forged Nats-Sequence would be
+// that somebody else published, its trace context among it. A copied Nats-Expected-Stream makes a derived publish fail, a forged Nats-Sequence would be
 // read for the server's. Status and Description go too: with an empty body, as index entries have, nats.go's consumers take a
 // message that carries them for a word of the server.
 func Foreign(h nats.Header) nats.Header {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Pending is an event a Publisher accepted. It may be used from several goroutines at once.
@@ -17,9 +18,10 @@ type Pending struct {
 	// The rest is guarded by the publisher's lock.
 	number uint64
 	lane   *lane
-	next   *Pending  // the conversation's next event, held back
-	turn   time.Time // when it became the first of its conversation
-	queued bool      // to be sent
+	next   *Pending   // the conversation's next event, held back
+	turn   time.Time  // when it became the first of its conversation
+	queued bool       // to be sent
+	span   trace.Span // ends with the outcome; nil without tracing
 
 	tries   int64
 	open    int       // tries without an answer: what they did is not known
@@ -53,6 +55,7 @@ type lane struct {
 func (p *Publisher) settle(q *Pending, receipt Receipt, err error) {
 	delete(p.pending, q.number)
 	q.receipt, q.err = receipt, err
+	endPublish(q.span, receipt, err)
 	if q.lane.first = q.next; q.next != nil {
 		q.next.turn = time.Now()
 		p.enqueue(q.next)
@@ -60,7 +63,7 @@ func (p *Publisher) settle(q *Pending, receipt Receipt, err error) {
 		delete(p.lanes, q.lane.key)
 	}
 	// Whoever keeps an outcome keeps neither the event nor those behind it.
-	q.msg, q.lane, q.next = nil, nil, nil
+	q.msg, q.lane, q.next, q.span = nil, nil, nil, nil
 	close(q.done)
 	<-p.slots
 }

@@ -32,6 +32,13 @@ func (b *Bus) Publish(ctx context.Context, e Event) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
+	span := b.startPublish(ctx, &e, msg)
+	receipt, err := b.publish(ctx, msg)
+	endPublish(span, receipt, err)
+	return receipt, err
+}
+
+func (b *Bus) publish(ctx context.Context, msg *nats.Msg) (Receipt, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultRetryFor)

@@ -99,15 +99,25 @@ func (p *Publisher) Publish(ctx context.Context, e Event) (*Pending, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.slot(ctx); err != nil {
-		return nil, fmt.Errorf("publish %s: %w", msg.Subject, err)
-	}
-	q := &Pending{msg: msg, done: make(chan struct{})}
-	if !p.accept(q, laneKey{e.Tenant, e.Conversation}) {
-		<-p.slots
-		return nil, fmt.Errorf("publish %s: %w", msg.Subject, ErrClosed)
+	q := &Pending{msg: msg, done: make(chan struct{}), span: p.b.startPublish(ctx, &e, msg)}
+	if err := p.admit(ctx, q, laneKey{e.Tenant, e.Conversation}); err != nil {
+		err = fmt.Errorf("publish %s: %w", msg.Subject, err)
+		endPublish(q.span, Receipt{}, err)
+		return nil, err
 	}
 	return q, nil
+}
+
+// admit takes an event in once there is room for it.
+func (p *Publisher) admit(ctx context.Context, q *Pending, key laneKey) error {
+	if err := p.slot(ctx); err != nil {
+		return err
+	}
+	if !p.accept(q, key) {
+		<-p.slots
+		return ErrClosed
+	}
+	return nil
 }
 
 // slot waits until one more event may be on its way.

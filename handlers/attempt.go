@@ -54,6 +54,7 @@ func (c *conversation) attempt(ctx context.Context, e *Event) ([]Delivery, strin
 		case n >= policy.Attempts:
 			return nil, "", &failure{reason: ReasonFailed, err: err, attempts: n, first: first}
 		}
+		c.noteFailure(n, err)
 		wait := policy.wait(n)
 		if errors.As(err, &again) && again.after > 0 {
 			wait = again.after

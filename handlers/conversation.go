@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cimbus/cimbus/bus"
 	"github.com/cimbus/cimbus/bus/cim"
@@ -32,6 +33,7 @@ type conversation struct {
 	uncovered int             // commits since the last checkpoint
 	snapshot  *checkpoint     // taken, waiting to be old enough to be written
 	postponed time.Time       // no checkpoint before, the last one failed
+	span      trace.Span      // of the event at hand; nil without tracing
 }
 
 func newConversation(w *Worker, key laneKey) *conversation {
@@ -76,46 +78,55 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 			return acknowledged, c.agrees(ctx, &e)
 		}
 	}
+	ctx = c.startHandle(ctx, &e)
+	ack, err := c.handle(ctx, &e, why)
+	c.endHandle(&e, err)
+	return ack, err
+}
+
+// handle takes an event that is not committed through steps 1 to 3.
+func (c *conversation) handle(ctx context.Context, e *Event, why *invalid) (acknowledgement, error) {
 	if why != nil {
-		return c.bury(ctx, &e, failure{reason: why.reason, err: why.err, first: time.Now()})
+		return c.bury(ctx, e, failure{reason: why.reason, err: why.err, first: time.Now()})
 	}
 	if c.w.commits() {
 		if err := c.load(ctx, e.Sequence); err != nil {
 			return acknowledged, err
 		}
 		if !cim.IsTransient(e.Name) {
-			changes, err := fold(c.state, &e)
+			changes, err := fold(c.state, e)
 			if err != nil {
 				reason := foldReason(err)
 				if reason == ReasonPanic {
 					c.state = nil // whatever it left of it
 				}
-				return c.bury(ctx, &e, failure{reason: reason, err: err, first: time.Now()})
+				return c.bury(ctx, e, failure{reason: reason, err: err, first: time.Now()})
 			}
-			if err := c.publishMembers(ctx, &e, changes); err != nil {
+			if err := c.publishMembers(ctx, e, changes); err != nil {
 				return acknowledged, err
 			}
 		}
-		e.Audience = c.state.Audience(&e)
+		e.Audience = c.state.Audience(e)
 	}
 	first := time.Now()
-	deliveries, outcome, failed := c.attempt(ctx, &e)
+	deliveries, outcome, failed := c.attempt(ctx, e)
 	if err := ctx.Err(); err != nil {
 		return acknowledged, err
 	}
 	if failed != nil {
-		return c.bury(ctx, &e, *failed)
+		return c.bury(ctx, e, *failed)
 	}
-	if err := c.deliver(ctx, &e, deliveries); err != nil {
+	if err := c.deliver(ctx, e, deliveries); err != nil {
 		if errors.Is(err, errTooLarge) {
-			return c.bury(ctx, &e, failure{reason: ReasonTooLarge, err: err, attempts: e.Attempt, first: first})
+			return c.bury(ctx, e, failure{reason: ReasonTooLarge, err: err, attempts: e.Attempt, first: first})
 		}
 		return acknowledged, err
 	}
+	c.noteOutcome(outcome)
 	if cim.IsTransient(e.Name) {
 		return acknowledged, nil
 	}
-	return acknowledged, c.index(ctx, &e, outcome)
+	return acknowledged, c.index(ctx, e, outcome)
 }
 
 // redrivenForOthers tells whether e is another handler's dead letter, appended once more for that handler alone. A publisher may
@@ -280,9 +291,22 @@ func (w *Worker) memberRecord(key laneKey, m membership) (derived, error) {
 // headerTTL makes the server delete a message after that time.
 const headerTTL = "Nats-TTL"
 
-// deliver publishes the deliveries. One agent's are published one after the other, so that a notice is never stored before
-// the event it follows; different agents' go together.
+// deliver publishes the deliveries in a span of their own.
 func (c *conversation) deliver(ctx context.Context, e *Event, deliveries []Delivery) error {
+	if len(deliveries) == 0 {
+		return nil
+	}
+	span := c.startDeliver(ctx, e, deliveries)
+	err := c.deliverIn(ctx, span, e, deliveries)
+	if span != nil {
+		bus.EndSpan(span, err)
+	}
+	return err
+}
+
+// deliverIn publishes the deliveries. One agent's are published one after the other, so that a notice is never stored before
+// the event it follows; different agents' go together.
+func (c *conversation) deliverIn(ctx context.Context, span trace.Span, e *Event, deliveries []Delivery) error {
 	for len(deliveries) > 0 {
 		var wave []derived
 		var rest []Delivery
@@ -293,7 +317,7 @@ func (c *conversation) deliver(ctx context.Context, e *Event, deliveries []Deliv
 				continue
 			}
 			taken[d.Agent] = true
-			msg, err := c.message(e, d)
+			msg, err := c.message(span, e, d)
 			if err != nil {
 				return err
 			}
@@ -314,9 +338,12 @@ func (c *conversation) deliver(ctx context.Context, e *Event, deliveries []Deliv
 }
 
 // message puts a delivery on its subject.
-func (c *conversation) message(e *Event, d Delivery) (*nats.Msg, error) {
+func (c *conversation) message(span trace.Span, e *Event, d Delivery) (*nats.Msg, error) {
 	name := subjects.Delivery{Tenant: c.key.tenant, Agent: d.Agent, Type: d.Type, Conversation: c.key.conversation}
 	h := derivedHeader(e)
+	if span != nil {
+		bus.SetTrace(h, span.SpanContext())
+	}
 	if len(d.Header) > 0 {
 		maps.Copy(h, bus.Foreign(d.Header))
 	}

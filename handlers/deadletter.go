@@ -22,6 +22,7 @@ func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowled
 	if err != nil {
 		return acknowledged, fmt.Errorf("dead letter: %w", err)
 	}
+	c.noteDeadLetter(f)
 	text := f.err.Error()
 	h := derivedHeader(e)
 	h[bus.HeaderHandler] = []string{c.w.handler.Name}
