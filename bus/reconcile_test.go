@@ -84,7 +84,7 @@ func TestOpenCreatesEveryDeclaredStreamAsDesigned(t *testing.T) {
 	require.Equal(t, 30*24*time.Hour, streamConfig(t, b, bus.StreamDeadLetters).MaxAge)
 	require.Equal(t, 30*24*time.Hour, streamConfig(t, b, bus.StreamConversations).MaxAge)
 	require.Zero(t, streamConfig(t, b, bus.StreamMembers).MaxAge)
-	for _, name := range []string{bus.StreamEvents, bus.StreamDeliveries, bus.StreamIndex, bus.StreamDeadLetters, bus.StreamMembers, bus.StreamConversations} {
+	for _, name := range []string{bus.StreamEvents, bus.StreamDeliveries, bus.StreamIndex, bus.StreamDeadLetters, bus.StreamReplays, bus.StreamMembers, bus.StreamConversations} {
 		c := streamConfig(t, b, name)
 		require.True(t, c.AllowDirect, name)
 		require.Equal(t, jetstream.NoCompression, c.Compression, name)
@@ -134,7 +134,7 @@ func TestBudgetsAreSharesOfTheStoreOfTheServerInThisProcess(t *testing.T) {
 	total := int64(0)
 	for name, share := range map[string]int64{
 		bus.StreamEvents: 50, bus.StreamDeliveries: 35, bus.StreamIndex: 5, bus.StreamDeadLetters: 5,
-		bus.StreamMembers: 2, bus.StreamConversations: 3,
+		bus.StreamReplays: 1, bus.StreamMembers: 2, bus.StreamConversations: 2,
 	} {
 		got := streamConfig(t, b, name).MaxBytes
 		require.Equal(t, 10<<20*share, got, name)
@@ -349,7 +349,7 @@ func TestStreamsTellWhatTheyHoldAndHowFarTheirConsumersAre(t *testing.T) {
 
 	streams, err := b.Streams(t.Context())
 	require.NoError(t, err)
-	require.Len(t, streams, 6)
+	require.Len(t, streams, 7)
 	events := streams[0]
 	require.Equal(t, bus.StreamEvents, events.Stream)
 	require.True(t, events.Exists)

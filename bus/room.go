@@ -25,6 +25,8 @@ func whenFull(stream string) (level Level, forgets bool, consequence string) {
 		return LevelWarn, true, "the oldest deliveries go before their age: agents that were away longer hear that their position has expired"
 	case StreamIndex:
 		return LevelWarn, true, "the oldest entries go before their age: histories begin later, and states are folded from less"
+	case StreamReplays:
+		return LevelWarn, true, "the oldest records of replays go before their age"
 	}
 	return LevelWarn, true, "the oldest dead letters go before their age and cannot be redriven any more"
 }

@@ -17,6 +17,7 @@ const (
 	StreamDeliveries    = "CIM_DELIVERIES"   // what agents are to receive
 	StreamIndex         = "CIM_INDEX"        // one entry per committed event, by conversation
 	StreamDeadLetters   = "CIM_DEAD_LETTERS" // what a handler gave up
+	StreamReplays       = "CIM_REPLAYS"      // who replayed what, and how far that is
 	StreamMembers       = "KV_" + BucketMembers
 	StreamConversations = "KV_" + BucketConversations
 
@@ -38,6 +39,9 @@ const (
 	defaultLeftMembersTTL       = 8 * 24 * time.Hour
 	defaultConversationsTTL     = 30 * 24 * time.Hour
 
+	// replaysMaxAge is how long it can be told who replayed what.
+	replaysMaxAge = 90 * 24 * time.Hour
+
 	// serverDuplicateWindow is what the server gives a stream that says nothing; it stands where no message carries an id.
 	serverDuplicateWindow = 2 * time.Minute
 	// maxConsumers is said explicitly because the server's own default is 1000 for a stream, watchers of a bucket included. Each
@@ -53,7 +57,7 @@ const (
 // StreamOptions are the limits of the declared streams. The zero value is the design's.
 type StreamOptions struct {
 	// MaxBytes is the budget of all streams together, in bytes of one replica: 50 % events, 35 % deliveries, 5 % index, 5 % dead
-	// letters, 2 % members, 3 % conversations. 0 takes what the store may use: the storage limit of the server in this process,
+	// letters, 1 % replays, 2 % members, 2 % conversations. 0 takes what the store may use: the storage limit of the server in this process,
 	// else that of the account; where the account has none the streams have none either. -1 sets none in any case.
 	MaxBytes int64
 
@@ -201,9 +205,18 @@ func (o StreamOptions) declare(p place) []jetstream.StreamConfig {
 			MaxBytes:    p.share(5),
 			Duplicates:  min(serverDuplicateWindow, o.DeadLettersMaxAge),
 		},
+		{
+			Name:              StreamReplays,
+			Description:       "Records of replays: who replayed what, and how far that is",
+			Subjects:          []string{subjects.AllReplays},
+			MaxAge:            replaysMaxAge,
+			MaxBytes:          p.share(1),
+			MaxMsgsPerSubject: 1, // a record tells all of its replay
+			Duplicates:        serverDuplicateWindow,
+		},
 		// Left members carry a TTL of their own, the others none, so the stream has no age.
 		bucket(StreamMembers, subjects.AllMembers, "Members of conversations", p.share(2), 0, jetstream.DiscardNew),
-		bucket(StreamConversations, subjects.AllConversations, "Checkpoints of folded conversations", p.share(3), o.ConversationsTTL,
+		bucket(StreamConversations, subjects.AllConversations, "Checkpoints of folded conversations", p.share(2), o.ConversationsTTL,
 			jetstream.DiscardOld), // a checkpoint that goes early costs a loading from the index
 	}
 	for i := range streams {

@@ -62,6 +62,12 @@ func families() []family {
 				d, err := subjects.ParseRedrive(s)
 				return []string{d.Handler, d.Tenant, d.Channel, d.Event}, err
 			}, subjects.AllRedrives},
+		{"replay", "cim-replay.", []string{"replay"},
+			func(p []string) (string, error) { return subjects.Replay{p[0]}.Subject() },
+			func(s string) ([]string, error) {
+				r, err := subjects.ParseReplay(s)
+				return []string{r.ID}, err
+			}, subjects.AllReplays},
 		{"desk", "cim-desk.", []string{"tenant", "agent", "desk event"},
 			func(p []string) (string, error) { return subjects.Desk{p[0], p[1], p[2]}.Subject() },
 			func(s string) ([]string, error) {
@@ -149,6 +155,8 @@ func TestSubjectsHaveTheDocumentedForm(t *testing.T) {
 		"cim-dead.onCimEvent.acme.web.X.17":        subjects.DeadLetter{Handler: "onCimEvent", Tenant: "acme", Channel: "Web", Event: "X", Sequence: 17}.Subject,
 		"cim-dead.h.acme._.X.18446744073709551615": subjects.DeadLetter{Handler: "h", Tenant: "acme", Event: "X", Sequence: 1<<64 - 1}.Subject,
 		"cim-redrive.h.acme.web.X.17":              subjects.DeadLetter{Handler: "h", Tenant: "acme", Channel: "WEB", Event: "X", Sequence: 17}.Redrive,
+		"cim-replay.again=2E1":                     subjects.Replay{ID: "again.1"}.Subject,
+		"cim-replaying.again=2E1":                  subjects.Replay{ID: "again.1"}.Running,
 		"cim-desk.acme.a-1.consultRequest":         subjects.Desk{Tenant: "acme", Agent: "a-1", Event: "consultRequest"}.Subject,
 		"cim-ctl.acme.a-1.resume":                  subjects.Control{Tenant: "acme", Agent: "a-1", Verb: "resume"}.Subject,
 		"cim-inbox.acme.a=2E1":                     subjects.Inbox{Tenant: "acme", Agent: "a.1"}.Prefix,

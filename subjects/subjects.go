@@ -10,6 +10,8 @@
 //	cim-index.<tenant>.<conversation>                    Index
 //	cim-dead.<handler>.<tenant>.<channel>.<event>.<s>    DeadLetter
 //	cim-redrive.<handler>.<tenant>.<channel>.<event>.<s> DeadLetter.Redrive
+//	cim-replay.<id>                                      Replay
+//	cim-replaying.<id>                                   Replay.Running
 //	cim-desk.<tenant>.<agent>.<desk event>               Desk
 //	cim-ctl.<tenant>.<agent>.<verb>                      Control
 //	cim-inbox.<tenant>.<agent>.>                         Inbox
@@ -42,6 +44,8 @@ const (
 	AllIndex         = "cim-index.>"
 	AllDeadLetters   = "cim-dead.>"
 	AllRedrives      = "cim-redrive.>"
+	AllReplays       = "cim-replay.>"
+	AllReplaying     = "cim-replaying.>"
 	AllDesk          = "cim-desk.>"
 	AllControl       = "cim-ctl.>"
 	AllInboxes       = "cim-inbox.>"
@@ -56,6 +60,8 @@ const (
 	indexPrefix        = "cim-index"
 	deadLetterPrefix   = "cim-dead"
 	redrivePrefix      = "cim-redrive"
+	replayPrefix       = "cim-replay"
+	replayingPrefix    = "cim-replaying"
 	deskPrefix         = "cim-desk"
 	controlPrefix      = "cim-ctl"
 	inboxPrefix        = "cim-inbox"
@@ -73,6 +79,7 @@ const (
 	fieldConversation = "conversation"
 	fieldHandler      = "handler"
 	fieldSequence     = "sequence"
+	fieldReplay       = "replay"
 	fieldDeskEvent    = "desk event"
 	fieldVerb         = "verb"
 )

@@ -40,7 +40,7 @@ func TestADoctorFindsNothingWrongWithADaemonThatIsWell(t *testing.T) {
 	require.Contains(t, finding(t, found, "disk", "").Found, " are free")
 	require.Contains(t, finding(t, found, "daemon", "").Found, "ready at "+d.HTTP)
 	require.Contains(t, finding(t, found, "server", "").Found, "NATS server 2.")
-	require.Equal(t, "all 6 are as declared", finding(t, found, "streams", "").Found)
+	require.Equal(t, "all 7 are as declared", finding(t, found, "streams", "").Found)
 	finding(t, found, "lag", "handler-onCimEvent")
 
 	shown := invoke(t, "", d.on("doctor", "--store", d.Store, "--http", d.HTTP)...)

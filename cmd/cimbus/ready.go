@@ -55,7 +55,7 @@ func (d *daemon) checkStreams(ctx context.Context) check {
 }
 
 func declaredStreams() []string {
-	return []string{bus.StreamEvents, bus.StreamDeliveries, bus.StreamIndex, bus.StreamDeadLetters, bus.StreamMembers, bus.StreamConversations}
+	return []string{bus.StreamEvents, bus.StreamDeliveries, bus.StreamIndex, bus.StreamDeadLetters, bus.StreamReplays, bus.StreamMembers, bus.StreamConversations}
 }
 
 // checkWorker tells what this process does for its handler. A paused one is as its operator wants it, and events are taken: that is

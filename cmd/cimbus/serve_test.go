@@ -65,7 +65,7 @@ func TestReadinessNamesEveryCheckWithItsReason(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	require.JSONEq(t, `{"ready":true,"checks":[
 		{"check":"server","ok":true,"reason":"runs in this process"},
-		{"check":"streams","ok":true,"reason":"all 6 are there"},
+		{"check":"streams","ok":true,"reason":"all 7 are there"},
 		{"check":"worker","ok":true,"reason":"acts: 1 events handled, 0 at hand"},
 		{"check":"room","ok":true,"reason":"there is room for more"},
 		{"check":"losses","ok":true,"reason":"none known"},

@@ -14,9 +14,9 @@ import (
 func TestADaemonsStreamsNeedNothingDone(t *testing.T) {
 	d := serve(t)
 	got := d.do(t, "", "streams", "plan")
-	require.Equal(t, 6, strings.Count(got, ": keep\n"), got)
+	require.Equal(t, len(declaredStreams()), strings.Count(got, ": keep\n"), got)
 	require.True(t, strings.HasSuffix(got, "nothing to do\n"), got)
-	require.Equal(t, 6, strings.Count(d.do(t, "", "streams", "apply"), ": as declared\n"))
+	require.Equal(t, len(declaredStreams()), strings.Count(d.do(t, "", "streams", "apply"), ": as declared\n"))
 }
 
 func TestInfoShowsEveryStream(t *testing.T) {
@@ -24,12 +24,12 @@ func TestInfoShowsEveryStream(t *testing.T) {
 	d.do(t, message("1"), "publish", "--tenant", "acme")
 	got := d.do(t, "", "streams", "info")
 	rows := strings.Split(strings.TrimSpace(got), "\n")
-	require.Len(t, rows, 7)
+	require.Len(t, rows, 1+len(declaredStreams()))
 	require.Regexp(t, `^STREAM +MESSAGES +BYTES +OF +FIRST +LAST +OLDEST +KEPT +CONSUMERS +REPLICAS +SUBJECTS$`, rows[0])
 	require.Regexp(t, `^CIM_EVENTS +1 +\d+ B +5\.0 GiB +1 +1 +\d+ ms +7 d +1 +1 +cim\.\*\.\*\.\*$`, rows[1])
 
 	all := lines[streamLine](t, d.do(t, "", "streams", "info", "--json"))
-	require.Len(t, all, 6)
+	require.Len(t, all, len(declaredStreams()))
 	for i, name := range declaredStreams() {
 		require.Equal(t, name, all[i].Stream)
 		require.True(t, all[i].Exists)
@@ -43,10 +43,10 @@ func TestApplyMakesMissingStreamsAndRefusesToLoseData(t *testing.T) {
 	at := func(environ []string, args ...string) result {
 		return invokeIn(t, environ, "", append(args, "--server", url)...)
 	}
-	require.Equal(t, 6, strings.Count(at(nil, "streams", "info").stdout, "missing"))
-	require.Equal(t, 6, strings.Count(at(nil, "streams", "info", "--json").stdout, `"exists":false`))
+	require.Equal(t, len(declaredStreams()), strings.Count(at(nil, "streams", "info").stdout, "missing"))
+	require.Equal(t, len(declaredStreams()), strings.Count(at(nil, "streams", "info", "--json").stdout, `"exists":false`))
 	require.True(t, strings.HasSuffix(at(nil, "streams", "plan").stdout, "apply makes these changes\n"))
-	require.Equal(t, 6, strings.Count(at(nil, "streams", "apply").stdout, ": created\n"))
+	require.Equal(t, len(declaredStreams()), strings.Count(at(nil, "streams", "apply").stdout, ": created\n"))
 
 	short := []string{"CIMBUS_STREAMS_EVENTS_MAX_AGE=24h"}
 	planned := lines[bus.StreamPlan](t, at(short, "streams", "plan", "--json").stdout)
@@ -96,7 +96,7 @@ func discardOld(t *testing.T, url string) {
 func TestTheConfigurationSaysWhereTheStreamsAreAndHowTheyAreDeclared(t *testing.T) {
 	url := jetStream(t, nil)
 	file := write(t, "cimbus.yaml", "nats: {url: '"+url+"'}\nstreams: {index: {max_age: 48h}}\n")
-	require.Equal(t, 6, strings.Count(invoke(t, "", "streams", "apply", "--config", file).stdout, ": created\n"))
+	require.Equal(t, len(declaredStreams()), strings.Count(invoke(t, "", "streams", "apply", "--config", file).stdout, ": created\n"))
 	all := lines[streamLine](t, invoke(t, "", "streams", "info", "--json", "--server", url).stdout)
 	require.Equal(t, 48*3600.0, all[2].MaxAge)
 
