@@ -214,9 +214,6 @@ func (c *comparison) behaviour() {
 	if c.want.AllowMsgTTL {
 		differ(c, "message TTL", &c.to.AllowMsgTTL, true, strconv.FormatBool, on)
 	}
-	if c.want.DenyDelete {
-		differ(c, "deny delete", &c.to.DenyDelete, true, strconv.FormatBool, on)
-	}
 	if want := c.want.RePublish; want != nil && (c.have.RePublish == nil || *c.have.RePublish != *want) {
 		c.note("republish", printRePublish(c.have.RePublish), printRePublish(want), harmless())
 		c.to.RePublish = want

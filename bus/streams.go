@@ -239,8 +239,8 @@ func (o StreamOptions) declare(p place) []jetstream.StreamConfig {
 	return streams
 }
 
-// bucket is the stream nats.go's KeyValue opens: what its CreateKeyValue would make with a history of one value, and TTLs per
-// message allowed.
+// bucket is the stream nats.go's KeyValue opens: what its CreateKeyValue would make with a history of one value, TTLs per message allowed,
+// and single messages not denied to be deleted: only so can one be overwritten, as an erasure must.
 func bucket(stream, keys, description string, maxBytes int64, ttl time.Duration, full jetstream.DiscardPolicy) jetstream.StreamConfig {
 	window := serverDuplicateWindow
 	if ttl > 0 {
@@ -256,7 +256,6 @@ func bucket(stream, keys, description string, maxBytes int64, ttl time.Duration,
 		Discard:           full,
 		Duplicates:        window,
 		AllowRollup:       true,
-		DenyDelete:        true,
 		AllowMsgTTL:       true,
 	}
 }

@@ -69,6 +69,14 @@ func (c *conversation) writeSnapshot(ctx context.Context) error {
 		return nil
 	}
 	c.snapshot = nil
+	if erased, err := c.erased(ctx, s); err != nil || erased {
+		if erased {
+			c.forget()
+		} else if ctx.Err() == nil {
+			c.postpone(ctx, "", err)
+		}
+		return ctx.Err()
+	}
 	subject, err := subjects.ConversationKey{Tenant: c.key.tenant, Conversation: c.key.conversation}.Subject()
 	if err != nil {
 		return fmt.Errorf("checkpoint of conversation: %w", err)
@@ -82,6 +90,17 @@ func (c *conversation) writeSnapshot(ctx context.Context) error {
 		c.postpone(ctx, subject, err)
 	}
 	return ctx.Err()
+}
+
+// erased tells whether the index entry is gone that the checkpoint ends with. Whoever had the conversation erased wants nothing of it
+// written again, and what is in memory here is of before.
+func (c *conversation) erased(ctx context.Context, s *checkpoint) (bool, error) {
+	subject, err := subjects.Index{Tenant: c.key.tenant, Conversation: c.key.conversation}.Subject()
+	if err != nil {
+		return false, fmt.Errorf("index of conversation: %w", err)
+	}
+	last, err := lastOn(ctx, c.w.bus, bus.StreamIndex, subject)
+	return err == nil && last.stream < s.indexSeq, err
 }
 
 // publishOnce is publish without its patience.

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -92,7 +90,7 @@ func (c *dlqCommand) carryOut(ctx context.Context, verb string, plan bus.DeadLet
 		}
 	}
 	if entries > 0 && !c.yes {
-		if err := c.ask(ctx, fmt.Sprintf("%s %s", verb, plural(entries, "dead letter"))); err != nil {
+		if err := c.app.ask(ctx, fmt.Sprintf("%s %s", verb, plural(entries, "dead letter"))); err != nil {
 			return err
 		}
 	}
@@ -101,40 +99,6 @@ func (c *dlqCommand) carryOut(ctx context.Context, verb string, plan bus.DeadLet
 		return err
 	}
 	return missing
-}
-
-// ask returns nil if the operator agrees. Where nobody can be asked nothing is done; what was asked for is then not done, so it is
-// a failure.
-func (c *dlqCommand) ask(ctx context.Context, what string) error {
-	if terminal, ok := c.app.stdin.(io.Writer); ok && isTerminal(terminal) {
-		return c.confirm(ctx, what)
-	}
-	return c.unasked(what)
-}
-
-func (c *dlqCommand) unasked(what string) error {
-	c.app.tell("nothing was done: add --yes to %s", what)
-	return errReported
-}
-
-func (c *dlqCommand) confirm(ctx context.Context, what string) error {
-	if _, err := fmt.Fprintf(c.app.stderr, "%s? [y/N] ", what); err != nil {
-		return fmt.Errorf("ask: %w", err)
-	}
-	answer, err := bufio.NewReader(&interruptible{ctx: ctx, in: c.app.stdin}).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	case "":
-		if err != nil {
-			return c.unasked(what) // nobody is there
-		}
-	}
-	c.app.tell("nothing was done")
-	return errReported
 }
 
 // resultLine is what became of an entry, as --json prints it.

@@ -183,7 +183,7 @@ func TestOnATerminalOnlyAYesIsAYes(t *testing.T) {
 	for answer, agreed := range map[string]bool{"y\n": true, "YES\n": true, "n\n": false, "\n": false, "": false, "yes please\n": false} {
 		var stderr bytes.Buffer
 		c := &dlqCommand{app: &app{stdin: strings.NewReader(answer), stderr: &stderr}}
-		err := c.confirm(t.Context(), "drop 2 dead letters")
+		err := c.app.confirm(t.Context(), "drop 2 dead letters")
 		if agreed {
 			require.NoError(t, err, "%q", answer)
 			require.Equal(t, "drop 2 dead letters? [y/N] ", stderr.String())

@@ -77,6 +77,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newConversationCommand(a),
 		newTailCommand(a),
 		newDLQCommand(a),
+		newEraseCommand(a),
 		newHandlerCommand(a),
 		newStreamsCommand(a),
 		newBenchCommand(a),
