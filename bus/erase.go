@@ -302,11 +302,10 @@ func (e *eraser) remove(ctx context.Context, name string, t trace) error {
 	if err == nil {
 		return nil
 	}
-	// Expired, replaced, or erased by somebody else meanwhile: the next search tells.
-	if _, gone := e.bus.MessageAt(ctx, name, t.sequence); errors.Is(gone, ErrNoMessage) {
-		return nil
+	if _, now := e.bus.MessageAt(ctx, name, t.sequence); !errors.Is(now, ErrNoMessage) {
+		return err
 	}
-	return err
+	return nil // expired, replaced, or erased by somebody else meanwhile: the next search tells
 }
 
 // settle waits until no handler has any of the events in hand that were found: of one that is deleted before, the server forgets that it is

@@ -57,11 +57,8 @@ func newTraces(b *Bus, f EraseFilter, names []string) *traces {
 	return s
 }
 
-// quoted is a string as JSON has it.
-func quoted(s string) []byte {
-	b, _ := json.Marshal(s) // a string can be written
-	return b
-}
+// quoted is an id as JSON has it; in those that are given to customers and conversations nothing is escaped.
+func quoted(id string) []byte { return []byte(`"` + id + `"`) }
 
 func (s *traces) counts() []EraseCount {
 	counts := make([]EraseCount, 0, len(tracedStreams()))

