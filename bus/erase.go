@@ -282,7 +282,7 @@ func (e *eraser) delete(ctx context.Context, finished uint64) error {
 	return nil
 }
 
-func (e *eraser) remove(ctx context.Context, name string, t trace) error {
+func (e *eraser) remove(ctx context.Context, name string, t remnant) error {
 	stream := e.streams[name]
 	if stream == nil {
 		var err error

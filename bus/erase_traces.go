@@ -25,7 +25,7 @@ type traces struct {
 	dead map[subjects.DeadLetter]bool
 
 	// What the last search found.
-	found        map[string][]trace // by stream
+	found        map[string][]remnant // by stream
 	events       map[string][]uint64
 	members      map[string][]string
 	agents       map[string]bool
@@ -33,8 +33,8 @@ type traces struct {
 	mentions     []uint64
 }
 
-// trace is one message.
-type trace struct {
+// remnant is one message that is to go.
+type remnant struct {
 	sequence uint64
 	subject  string
 	bytes    int
@@ -74,7 +74,7 @@ func (s *traces) counts() []EraseCount {
 
 // search reads everything where something of the conversations may be.
 func (s *traces) search(ctx context.Context) error {
-	s.found, s.events = map[string][]trace{}, map[string][]uint64{}
+	s.found, s.events = map[string][]remnant{}, map[string][]uint64{}
 	s.members, s.agents = map[string][]string{}, map[string]bool{}
 	s.unattributed, s.mentions = 0, nil
 	if err := s.read(ctx, StreamEvents, filterOf(subjects.EventFilter{Tenant: subjects.Is(s.tenant)}.Subject()), s.isEvent); err != nil {
@@ -160,7 +160,7 @@ func (s *traces) read(ctx context.Context, stream string, filter filter, ours fu
 			return err
 		}
 		if ours(m) {
-			s.found[stream] = append(s.found[stream], trace{m.Sequence, m.Subject, len(m.Subject) + headerSize(m.Header) + len(m.Data)})
+			s.found[stream] = append(s.found[stream], remnant{m.Sequence, m.Subject, len(m.Subject) + headerSize(m.Header) + len(m.Data)})
 		}
 	}
 	return nil
@@ -220,7 +220,7 @@ func (s *traces) isOfAgentAlone(m *jetstream.RawStreamMsg) bool {
 
 // conversationsOf are the conversations of which an event or the checkpoint names a customer, sorted.
 func (b *Bus) conversationsOf(ctx context.Context, tenant, customer string) ([]string, error) {
-	s := &traces{bus: b, found: map[string][]trace{}}
+	s := &traces{bus: b, found: map[string][]remnant{}}
 	names, id := map[string]bool{}, quoted(customer)
 	events := filterOf(subjects.EventFilter{Tenant: subjects.Is(tenant)}.Subject())
 	err := s.read(ctx, StreamEvents, events, func(m *jetstream.RawStreamMsg) bool {
