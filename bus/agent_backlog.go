@@ -34,12 +34,15 @@ func (d *directBacklog) check(ctx context.Context, p *Position) (Position, uint6
 	return l.end(), 0, false, err
 }
 
-func (d *directBacklog) resume(ctx context.Context, p Position) (page, []*jetstream.RawStreamMsg, error) {
+func (d *directBacklog) resume(ctx context.Context, p Position, gap bool) (page, []*jetstream.RawStreamMsg, error) {
 	var messages []*jetstream.RawStreamMsg
 	page, err := d.bus.deliveriesAfter(ctx, d.filter, p, agentPage(), func(m *jetstream.RawStreamMsg) error {
 		messages = append(messages, m)
 		return nil
 	})
+	if gap && len(messages) > 0 {
+		d.bus.gaps.Add(1)
+	}
 	return page, messages, err
 }
 
@@ -193,6 +196,7 @@ type afterRequest struct {
 	After    string `json:"after,omitempty"`
 	Max      int    `json:"max,omitempty"`
 	MaxBytes int    `json:"max_bytes,omitempty"`
+	Gap      bool   `json:"gap,omitempty"`
 }
 
 func (c *controlClient) check(ctx context.Context, p *Position) (Position, uint64, bool, error) {
@@ -208,10 +212,10 @@ func (c *controlClient) check(ctx context.Context, p *Position) (Position, uint6
 	return upto, answer.Count, answer.More, err
 }
 
-func (c *controlClient) resume(ctx context.Context, p Position) (page, []*jetstream.RawStreamMsg, error) {
+func (c *controlClient) resume(ctx context.Context, p Position, gap bool) (page, []*jetstream.RawStreamMsg, error) {
 	var answer pageAnswer
 	limits := agentPage()
-	messages, err := c.ask(ctx, VerbResume, afterRequest{After: p.String(), Max: limits.messages, MaxBytes: limits.bytes}, &answer)
+	messages, err := c.ask(ctx, VerbResume, afterRequest{After: p.String(), Max: limits.messages, MaxBytes: limits.bytes, Gap: gap}, &answer)
 	if err != nil {
 		return page{}, nil, err
 	}

@@ -12,11 +12,11 @@ import (
 
 // catchUp reads a page after the verified position and hands out what was not.
 func (f *feed) catchUp(ctx context.Context) error {
-	page, messages, err := f.back.resume(ctx, f.verified)
+	page, messages, err := f.back.resume(ctx, f.verified, f.gap)
 	if err != nil {
 		return f.refused(ctx, err)
 	}
-	f.failures = 0
+	f.failures, f.gap = 0, false
 	var waiting *Delivery // its position moves past what follows it and was handed out before
 	for _, m := range messages {
 		missed := m.Sequence > f.verified.Sequence && !f.has(m.Sequence)
@@ -62,7 +62,7 @@ func (f *feed) makeSure(ctx context.Context) error {
 	f.failures = 0
 	f.unsure = false
 	if count != f.handedUpto(upto) {
-		f.behind = true
+		f.behind, f.gap = true, true
 		return nil
 	}
 	f.confirm(upto)
@@ -101,7 +101,7 @@ func (f *feed) routineCheck(ctx context.Context) error {
 	}
 	if f.handedUpto(upto) != count {
 		f.log.Debug("deliveries were missed, reading them from the log")
-		f.behind = true
+		f.behind, f.gap = true, true
 		return nil
 	}
 	f.confirm(upto)

@@ -20,8 +20,8 @@ type backlog interface {
 	// check counts the deliveries after p up to the position it returns; nil counts none and returns the end. more says that
 	// the position is short of the end.
 	check(ctx context.Context, p *Position) (upto Position, count uint64, more bool, err error)
-	// resume reads a page of the deliveries after p.
-	resume(ctx context.Context, p Position) (page, []*jetstream.RawStreamMsg, error)
+	// resume reads a page of the deliveries after p; gap says that a live copy of one was lost.
+	resume(ctx context.Context, p Position, gap bool) (page, []*jetstream.RawStreamMsg, error)
 	close()
 }
 
@@ -67,6 +67,7 @@ type feed struct {
 	handed     map[uint64]int64 // what was handed out above it: when which sequence was stored
 	position   Position         // of the last handout
 	behind     bool             // something after verified is missing: hand out nothing before it is read
+	gap        bool             // what is missing was lost on its way, and no page of it was read yet
 	unsure     bool             // something may be missing: hand out nothing before the log was asked
 	held       *liveMessage     // waits for what is before it
 	nextCheck  time.Time
@@ -227,7 +228,7 @@ func (f *feed) notice() {
 		f.unsure = true
 	}
 	if f.live.overflowed() {
-		f.behind = true
+		f.behind, f.gap = true, true
 	}
 }
 
@@ -259,7 +260,7 @@ func (f *feed) take(ctx context.Context, live *liveMessage) error {
 		return nil
 	}
 	if live.previous > f.verified.Sequence && !f.has(live.previous) {
-		f.held, f.behind = live, true
+		f.held, f.behind, f.gap = live, true, true
 		return nil
 	}
 	f.handed[live.Sequence] = live.Time.UnixNano()

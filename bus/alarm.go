@@ -28,6 +28,8 @@ type AlarmOptions struct {
 	Threshold float64
 	// Every is how often the streams are asked, default 10 s.
 	Every time.Duration
+	// Lag is how long an event may wait for its handler before that is a failure, default 5 minutes.
+	Lag time.Duration
 	// DiskReserve is how much of the disk, in bytes, stays free for what is made of the events that are there: with less left, CIM_EVENTS
 	// takes no more. Default a tenth of the disk, at most 1 GiB. It is for the server in this process only.
 	DiskReserve uint64
@@ -50,17 +52,22 @@ type Alarms struct {
 	o   AlarmOptions
 	log hclog.Logger
 
-	mu      sync.Mutex
-	streams []StreamStatus
-	found   map[string]Finding // by check and stream; what was found last
-	order   []string           // its keys, as they first came up
-	disk    embedded.Disk
-	seen    map[string]StreamStatus // highest last sequence seen of each stream
+	mu       sync.Mutex
+	streams  []StreamStatus
+	handlers []HandlerStatus
+	dead     []DeadLetterStatus
+	stored   uint64
+	found    map[string]Finding // by check and stream; what was found last
+	order    []string           // its keys, as they first came up
+	disk     embedded.Disk
+	seen     map[string]StreamStatus // highest last sequence seen of each stream
 
 	// The goroutine alone uses these.
-	held    bool
-	limit   int64 // of CIM_EVENTS, while it is held
-	reserve uint64
+	held      bool
+	limit     int64 // of CIM_EVENTS, while it is held
+	reserve   uint64
+	deadState [3]uint64 // first and last sequence and messages of CIM_DEAD_LETTERS when it was counted
+	deadNext  time.Time // no count before
 
 	cancel context.CancelFunc
 	ctx    context.Context
@@ -69,10 +76,10 @@ type Alarms struct {
 
 // WatchAlarms begins to watch, and returns after the first look; ctx bounds that one.
 func (b *Bus) WatchAlarms(ctx context.Context, o AlarmOptions) (*Alarms, error) {
-	if o.Threshold < 0 || o.Threshold > 1 || o.Every < 0 {
-		return nil, fmt.Errorf("alarm options: threshold %v, every %v: give a share between 0 and 1 and a positive time", o.Threshold, o.Every)
+	if o.Threshold < 0 || o.Threshold > 1 || o.Every < 0 || o.Lag < 0 {
+		return nil, fmt.Errorf("alarm options: threshold %v, every %v, lag %v: give a share between 0 and 1 and positive times", o.Threshold, o.Every, o.Lag)
 	}
-	o.Threshold, o.Every = cmp.Or(o.Threshold, AlarmThreshold), cmp.Or(o.Every, defaultAlarmEvery)
+	o.Threshold, o.Every, o.Lag = cmp.Or(o.Threshold, AlarmThreshold), cmp.Or(o.Every, defaultAlarmEvery), cmp.Or(o.Lag, lagFail)
 	if o.ReadDisk == nil {
 		o.ReadDisk = embedded.ReadDisk
 	}
@@ -148,12 +155,16 @@ func (a *Alarms) lookAtStreams(ctx context.Context) {
 		return
 	}
 	a.mu.Lock()
+	a.countStored(a.streams, streams)
 	a.streams = streams
 	a.mu.Unlock()
-	a.lookAtPauses(ctx, streams[0])
+	a.lookAtHandlers(ctx, streams[0])
 	for _, s := range streams {
 		if !s.Exists {
 			continue
+		}
+		if s.Stream == StreamDeadLetters {
+			a.lookAtDeadLetters(ctx, s)
 		}
 		room := s.Room(a.o.Threshold)
 		if s.Stream == StreamEvents && a.held {
@@ -163,31 +174,6 @@ func (a *Alarms) lookAtStreams(ctx context.Context) {
 		a.tell(room)
 		a.tell(s.Loss())
 		a.tell(a.sequences(s))
-	}
-}
-
-// lookAtPauses judges every handler's pause, and ends the alarm of one that is not there any more.
-func (a *Alarms) lookAtPauses(ctx context.Context, events StreamStatus) {
-	seen := map[string]bool{}
-	for _, c := range events.Consumers {
-		if c.handler() == "" {
-			continue
-		}
-		seen[c.handler()] = true
-		var oldest time.Time
-		if c.PausedUntil != nil {
-			var err error
-			if oldest, err = a.bus.oldestWaiting(ctx, c); err != nil {
-				a.log.Debug("oldest waiting event not asked for", "handler", c.handler(), "error", err)
-				continue
-			}
-		}
-		a.tell(c.paused(oldest, time.Duration(events.MaxAge*float64(time.Second))))
-	}
-	for _, f := range a.Findings() {
-		if f.Check == "paused" && !seen[f.Of] {
-			a.tell(Finding{Check: f.Check, Of: f.Of, Level: LevelOK, Found: "is gone", Why: f.Why, Remedy: nothing})
-		}
 	}
 }
 

@@ -1,11 +1,13 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,6 +35,10 @@ type Options struct {
 	// the trace context of an event then goes on as it came. The provider is the host's to flush and to shut down.
 	Tracing trace.TracerProvider
 
+	// CountedTenants is how many tenants are told apart where something is counted, the first that come; default 100. All others are
+	// counted together, as OtherTenants.
+	CountedTenants int
+
 	Logger hclog.Logger // default: none
 }
 
@@ -56,6 +62,10 @@ type Bus struct {
 	streams      StreamOptions
 	leaveStreams bool
 
+	tenants   *tenantNames
+	published publishCounters
+	gaps      atomic.Uint64 // closed for agents of this process, and for those who said so to the control service
+
 	closing   sync.Once
 	closed    chan struct{}
 	closeErr  error
@@ -75,7 +85,14 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	b := &Bus{log: log, tracer: tracerOf(o.Tracing), streams: o.Streams, leaveStreams: o.LeaveStreams, closed: make(chan struct{})}
+	if o.CountedTenants < 0 {
+		return nil, fmt.Errorf("open bus: counted tenants %d: give at least 1, or 0 for %d", o.CountedTenants, defaultCountedTenants)
+	}
+	b := &Bus{
+		log: log, tracer: tracerOf(o.Tracing), streams: o.Streams, leaveStreams: o.LeaveStreams, closed: make(chan struct{}),
+		tenants: newTenantNames(cmp.Or(o.CountedTenants, defaultCountedTenants)),
+	}
+	b.published.tenants = NewPerTenant[tenantPublishes](b)
 	// The bus outlives the context it was opened with; Close ends it.
 	b.ctx, b.cancelCtx = context.WithCancel(context.WithoutCancel(ctx))
 	if err := b.connect(ctx, o); err != nil {

@@ -65,6 +65,8 @@ type Control struct {
 	cancel   context.CancelFunc
 	turns    chan struct{}
 	dropped  atomic.Uint64
+	counters map[string]*requestCounters // by verb
+	resumed  atomic.Uint64
 	closing  sync.Once
 	closeErr error
 
@@ -91,7 +93,7 @@ func (b *Bus) ServeControl(ctx context.Context, o ControlOptions) (*Control, err
 	if o.Logger == nil {
 		o.Logger = b.log.Named("control")
 	}
-	c := &Control{bus: b, o: o, log: o.Logger, turns: make(chan struct{}, o.Concurrency), inflight: map[agentName]int{}}
+	c := &Control{bus: b, o: o, log: o.Logger, turns: make(chan struct{}, o.Concurrency), inflight: map[agentName]int{}, counters: map[string]*requestCounters{}}
 	c.ctx, c.cancel = context.WithCancel(b.ctx)
 	var err error
 	if c.service, err = micro.AddService(b.nc, micro.Config{
@@ -100,6 +102,9 @@ func (b *Bus) ServeControl(ctx context.Context, o ControlOptions) (*Control, err
 	}); err != nil {
 		c.cancel()
 		return nil, fmt.Errorf("control: %w", err)
+	}
+	for verb := range c.verbs() {
+		c.counters[verb] = &requestCounters{}
 	}
 	for verb, run := range c.verbs() {
 		subject, err := subjects.ControlFilter{Verb: subjects.Is(verb)}.Subject()
@@ -163,7 +168,7 @@ func (c *Control) handler(run controlVerb) micro.HandlerFunc {
 			return
 		}
 		if !c.enter(r.agent) {
-			r.fail(errBusy)
+			c.answered(r, errBusy)
 			return
 		}
 		go func() {
@@ -171,13 +176,11 @@ func (c *Control) handler(run controlVerb) micro.HandlerFunc {
 			ctx, cancel := context.WithTimeout(c.ctx, requestTimeout)
 			defer cancel()
 			if err := c.turn(ctx); err != nil {
-				r.fail(err)
+				c.answered(r, err)
 				return
 			}
 			defer func() { <-c.turns }()
-			if err := run(ctx, r); err != nil {
-				r.fail(err)
-			}
+			c.answered(r, run(ctx, r))
 		}()
 	}
 }

@@ -61,6 +61,7 @@ func (p *position) UnmarshalJSON(b []byte) error {
 // pageRequest is what every paged request has.
 type pageRequest struct {
 	After    position `json:"after"`
+	Gap      bool     `json:"gap"` // a live delivery was missed: counted, nothing else
 	Max      int      `json:"max"`
 	MaxBytes int      `json:"max_bytes"`
 }
@@ -104,6 +105,10 @@ func (c *Control) resume(ctx context.Context, r *request) error {
 	})
 	if err != nil {
 		return err
+	}
+	c.resumed.Add(uint64(n))
+	if q.Gap && n > 0 {
+		c.bus.gaps.Add(1)
 	}
 	return r.end(pageAnswer{Last: page.last.String(), Upto: page.upto.String(), More: page.more, Count: n})
 }

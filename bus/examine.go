@@ -44,7 +44,7 @@ func (b *Bus) Examine(ctx context.Context, o AlarmOptions) ([]Finding, error) {
 	}
 	found = append(found, together("lost", streams, StreamStatus.Loss)...)
 	found = append(found, b.examineOrder(ctx, streams)...)
-	found = append(found, b.examineLag(ctx, streams)...)
+	found = append(found, b.examineLag(ctx, streams, cmp.Or(o.Lag, lagFail))...)
 	found = append(found, b.examineDeadLetters(ctx)...)
 	found = append(found, b.examineClock(ctx, streams)...)
 	return found, ctx.Err()
@@ -302,7 +302,7 @@ func timeOf(written string) time.Time {
 	return t
 }
 
-func (b *Bus) examineLag(ctx context.Context, streams []StreamStatus) []Finding {
+func (b *Bus) examineLag(ctx context.Context, streams []StreamStatus, fail time.Duration) []Finding {
 	const why = "an event that waits has reached no agent yet"
 	events := streams[0]
 	var found []Finding
@@ -319,17 +319,7 @@ func (b *Bus) examineLag(ctx context.Context, streams []StreamStatus) []Finding 
 			found = append(found, c.paused(oldest, time.Duration(events.MaxAge*float64(time.Second))))
 			continue
 		}
-		f := Finding{Check: "lag", Of: c.Name, Level: LevelOK, Found: "has done every event", Why: why, Remedy: nothing}
-		if c.Lag > 0 && !oldest.IsZero() {
-			waits := max(time.Since(oldest), 0)
-			f.Found = fmt.Sprintf("%d events wait and %d are in work, the oldest for %s", c.Pending, c.AckPending, waits.Round(time.Millisecond))
-			switch {
-			case waits >= lagFail:
-				f.Level, f.Remedy = LevelFail, "see with cimbus handler ls that a process runs it, and what its log says"
-			case waits >= lagWarn:
-				f.Level, f.Remedy = LevelWarn, "look again: if it grows, see the log of the process that runs this handler"
-			}
-		}
+		f := c.late(oldest, fail)
 		if c.handler() != "" && f.Level != LevelFail {
 			worker, err := b.workerOf(ctx, c)
 			if err != nil {

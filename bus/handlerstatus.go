@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/cimbus/cimbus/subjects"
 )
 
 // HandlerStatus is how far a handler is, and whether anybody runs it.
@@ -145,22 +143,13 @@ func (b *Bus) oldestWaiting(ctx context.Context, c ConsumerStatus) (time.Time, e
 
 // countDeadLetters counts the entries by handler.
 func (b *Bus) countDeadLetters(ctx context.Context) (map[string]uint64, error) {
-	stream, err := b.js.Stream(ctx, StreamDeadLetters)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subjects.AllDeadLetters))
+	owned, err := b.countDeadLettersOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	count := map[string]uint64{}
-	for subject, n := range info.State.Subjects {
-		if name, err := subjects.ParseDeadLetter(subject); err == nil {
-			count[name.Handler] += n
-		}
+	for owner, n := range owned {
+		count[owner.handler] += n
 	}
 	return count, nil
 }

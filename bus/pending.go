@@ -56,6 +56,7 @@ func (p *Publisher) settle(q *Pending, receipt Receipt, err error) {
 	delete(p.pending, q.number)
 	q.receipt, q.err = receipt, err
 	endPublish(q.span, receipt, err)
+	p.b.published.count(q.lane.key.tenant, receipt, err)
 	if q.lane.first = q.next; q.next != nil {
 		q.next.turn = time.Now()
 		p.enqueue(q.next)

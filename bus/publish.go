@@ -30,11 +30,13 @@ const (
 func (b *Bus) Publish(ctx context.Context, e Event) (Receipt, error) {
 	msg, err := e.message()
 	if err != nil {
+		b.published.count(e.Tenant, Receipt{}, err)
 		return Receipt{}, err
 	}
 	span := b.startPublish(ctx, &e, msg)
 	receipt, err := b.publish(ctx, msg)
 	endPublish(span, receipt, err)
+	b.published.count(e.Tenant, receipt, err)
 	return receipt, err
 }
 

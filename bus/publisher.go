@@ -97,6 +97,7 @@ func (b *Bus) NewPublisher(o PublisherOptions) (*Publisher, error) {
 func (p *Publisher) Publish(ctx context.Context, e Event) (*Pending, error) {
 	msg, err := e.message()
 	if err != nil {
+		p.b.published.count(e.Tenant, Receipt{}, err)
 		return nil, err
 	}
 	q := &Pending{msg: msg, done: make(chan struct{}), span: p.b.startPublish(ctx, &e, msg)}

@@ -60,6 +60,7 @@ func (c *conversation) attempt(ctx context.Context, e *Event) ([]Delivery, strin
 			wait = again.after
 		}
 		c.w.failing.report(c.w.handler.Name, err)
+		c.tally.retries.Add(1)
 		if err := c.rest(ctx, wait); err != nil {
 			if whole.Err() != nil {
 				return nil, "", nil

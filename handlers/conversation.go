@@ -19,9 +19,10 @@ import (
 
 // conversation is what one epoch knows of one conversation. Its lane owns it.
 type conversation struct {
-	w    *Worker
-	key  laneKey
-	lane *lane // that it is worked on in; nil in tests
+	w     *Worker
+	key   laneKey
+	lane  *lane  // that it is worked on in; nil in tests
+	tally *tally // of its tenant
 
 	touched   bool            // the last index entry was read
 	agreed    bool            // CIM_EVENTS has the event of that entry, or had it
@@ -37,12 +38,12 @@ type conversation struct {
 }
 
 func newConversation(w *Worker, key laneKey) *conversation {
-	return &conversation{w: w, key: key, marks: map[string]mark{}}
+	return &conversation{w: w, key: key, tally: w.tenants.Of(key.tenant), marks: map[string]mark{}}
 }
 
 // forget drops all that was known, so that the next step reads it anew.
 func (c *conversation) forget() {
-	*c = conversation{w: c.w, key: c.key, lane: c.lane, marks: map[string]mark{}, takes: c.takes}
+	*c = conversation{w: c.w, key: c.key, lane: c.lane, tally: c.tally, marks: map[string]mark{}, takes: c.takes}
 }
 
 // process brings one event to its end: it returns how the source is to be acknowledged, or ctx's error. An event that another
@@ -124,9 +125,9 @@ func (c *conversation) handle(ctx context.Context, e *Event, why *invalid) (ackn
 	}
 	c.noteOutcome(outcome)
 	if cim.IsTransient(e.Name) {
-		return acknowledged, nil
+		return acknowledgement{end: endTransient}, nil
 	}
-	return acknowledged, c.index(ctx, e, outcome)
+	return acknowledgement{end: endOf(outcome)}, c.index(ctx, e, outcome)
 }
 
 // redrivenForOthers tells whether e is another handler's dead letter, appended once more for that handler alone. A publisher may
@@ -327,7 +328,7 @@ func (c *conversation) deliverIn(ctx context.Context, span trace.Span, e *Event,
 				}
 				continue
 			}
-			wave = append(wave, derived{stream: bus.StreamDeliveries, msg: msg})
+			wave = append(wave, derived{stream: bus.StreamDeliveries, msg: msg, since: e.Stored})
 		}
 		if err := c.publish(ctx, e.Sequence, wave...); err != nil {
 			return err

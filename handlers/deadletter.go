@@ -50,7 +50,8 @@ func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowled
 	// The dead letter itself tells all; a flood of them must not be one of lines.
 	c.w.dying.report(f.reason, fmt.Errorf("event %d of tenant %s: %w", e.Sequence, e.Source.Tenant, f.err))
 	c.w.stats.deadLetters.Add(1)
-	return acknowledgement{term: f.reason}, nil
+	c.w.reasons.add(f.reason)
+	return acknowledgement{term: f.reason, end: endDead}, nil
 }
 
 // redriveOf is the dead letter that an event was redriven from for this handler, "" if it was not.

@@ -68,7 +68,10 @@ type item struct {
 }
 
 // acknowledgement is how a finished event is acknowledged: plainly, or terminated with a reason.
-type acknowledgement struct{ term string }
+type acknowledgement struct {
+	term string
+	end  end
+}
 
 var acknowledged = acknowledgement{}
 
@@ -164,6 +167,7 @@ func (e *epoch) live(sub *nats.Subscription) error {
 			e.keepAlive(now)
 			if now.Sub(began) > settled {
 				e.w.outage.over("work")
+				e.w.stats.trouble.Store(nil)
 			}
 			e.releaseRedone()
 			e.countWaiting()
@@ -227,8 +231,8 @@ func (e *epoch) again(sequence uint64, reply string) {
 	e.w.reply(reply, acknowledged.payload())
 }
 
-// finish acknowledges an item.
-func (e *epoch) finish(it *item, ack acknowledgement) {
+// finish acknowledges an item, and counts it for its tenant.
+func (e *epoch) finish(it *item, ack acknowledgement, t *tally) {
 	e.mu.Lock()
 	delete(e.items, it.sequence)
 	if it.held {
@@ -238,6 +242,7 @@ func (e *epoch) finish(it *item, ack acknowledgement) {
 	reply := it.reply
 	e.mu.Unlock()
 	e.w.reply(reply, ack.payload())
+	t.ends[ack.end].Add(1)
 	e.w.stats.handled.Add(1)
 	if room {
 		signal(e.wake)

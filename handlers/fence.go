@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -39,6 +40,7 @@ type mark struct {
 type derived struct {
 	stream string
 	msg    *nats.Msg
+	since  time.Time // when its event was stored, of what is measured by it; zero: nothing is
 }
 
 // publish makes sure that each of out is stored exactly once for event s, whoever else tries the same: every message expects
@@ -77,6 +79,9 @@ func (c *conversation) await(ctx context.Context, s uint64, d derived, f jetstre
 	select {
 	case ack := <-f.Ok():
 		c.marks[d.msg.Subject] = mark{known: true, stream: ack.Sequence, sequence: s}
+		if !d.since.IsZero() {
+			c.tally.latency.observe(time.Since(d.since))
+		}
 		return nil
 	case err := <-f.Err():
 		return err
@@ -127,7 +132,7 @@ func (c *conversation) settle(ctx context.Context, s uint64, d derived, cause er
 			return errOvertaken
 		}
 		c.marks[subject] = last
-		again := derived{stream: d.stream, msg: &nats.Msg{Subject: subject, Header: cloneHeader(d.msg.Header), Data: d.msg.Data}}
+		again := derived{stream: d.stream, since: d.since, msg: &nats.Msg{Subject: subject, Header: cloneHeader(d.msg.Header), Data: d.msg.Data}}
 		f, err := c.send(again)
 		if err == nil {
 			err = c.await(ctx, s, again, f)

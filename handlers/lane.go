@@ -97,7 +97,7 @@ func (l *lane) step(it *item) error {
 	if err != nil {
 		return err
 	}
-	l.e.finish(it, ack)
+	l.e.finish(it, ack, l.conv.tally)
 	return nil
 }
 
@@ -178,7 +178,7 @@ func (l *lane) fetch(it *item) bool {
 		l.e.end(err)
 	}
 	if err == nil && gone {
-		l.e.finish(it, acknowledged)
+		l.e.finish(it, acknowledged, l.conv.tally)
 	}
 	return err == nil && !gone
 }

@@ -29,6 +29,8 @@ type Worker struct {
 	failing *reports // the handler fails
 	dying   *reports // events became dead letters, by their reason
 	stats   counters
+	tenants *bus.PerTenant[tally]
+	reasons reasons
 	gate    *gate // what is worked on at once
 
 	holdback            time.Duration // age of a state before it may be checkpointed
@@ -54,6 +56,7 @@ type counters struct {
 	handled, redelivered, deadLetters, lost, epochs atomic.Uint64
 	acts                                            atomic.Bool
 	waiting                                         atomic.Int64
+	trouble                                         atomic.Pointer[error]
 }
 
 // Stats are a worker's counts since it was started.
@@ -65,6 +68,7 @@ type Stats struct {
 	Epochs      uint64 // how often this process took up the work
 	Acts        bool   // this process has the work now; otherwise it stands by, for another one or for the first event
 	Waiting     int    // events taken and not yet finished
+	Trouble     error  // why no event is handled though this process would; nil if there is nothing of the kind
 }
 
 // Start begins to run h on b and returns once its durable exists. The worker goes on until Close; ctx bounds only the start.
@@ -75,7 +79,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 	h = h.withDefaults()
 	log := b.Logger().Named("handler").With("handler", h.Name)
 	w := &Worker{
-		bus: b, handler: h, log: log, gate: newGate(h.Parallel),
+		bus: b, handler: h, log: log, gate: newGate(h.Parallel), tenants: bus.NewPerTenant[tally](b),
 		outage:   &reports{log: log, message: "NATS is in trouble, trying again"},
 		failing:  &reports{log: log, message: "the handler fails, trying again"},
 		dying:    &reports{log: log, message: "an event became a dead letter"},
@@ -133,8 +137,13 @@ const breakOff = 2 * time.Second
 
 // Stats returns the worker's counts.
 func (w *Worker) Stats() Stats {
+	var trouble error
+	if t := w.stats.trouble.Load(); t != nil {
+		trouble = *t
+	}
 	return Stats{
-		Acts: w.stats.acts.Load(), Waiting: int(w.stats.waiting.Load()),
+		Trouble: trouble,
+		Acts:    w.stats.acts.Load(), Waiting: int(w.stats.waiting.Load()),
 		Handled: w.stats.handled.Load(), Redelivered: w.stats.redelivered.Load(),
 		DeadLetters: w.stats.deadLetters.Load(), Lost: w.stats.lost.Load(), Epochs: w.stats.epochs.Load(),
 	}
@@ -176,9 +185,11 @@ func (w *Worker) run() {
 		case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, errConsumerGone), bus.IsStreamGone(err):
 			err = errors.Join(err, w.persistConsumer())
 		case errors.Is(err, errWentBack):
+			w.stats.trouble.Store(&err)
 			w.outage.report(bus.StreamEvents, err)
 		case ordinary(err):
 		default:
+			w.stats.trouble.Store(&err)
 			w.outage.report("work", err)
 		}
 		w.log.Debug("taking the work up again", "because", err)
