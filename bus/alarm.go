@@ -16,6 +16,8 @@ import (
 
 const (
 	defaultAlarmEvery = 10 * time.Second
+	// soonAlarm is when the streams are asked again for the first time: what is started together with the watch is seen then.
+	soonAlarm = time.Second
 	// diskEvery is how often the disk is looked at: what a second of publishing at full speed writes fits the reserve many times.
 	diskEvery = 250 * time.Millisecond
 	// maxDiskReserve bounds a tenth of the disk.
@@ -129,7 +131,7 @@ func (a *Alarms) Disk() embedded.Disk {
 
 func (a *Alarms) run() {
 	defer close(a.done)
-	streams := time.NewTicker(a.o.Every)
+	streams := time.NewTimer(min(soonAlarm, a.o.Every))
 	defer streams.Stop()
 	disk := time.NewTicker(min(diskEvery, a.o.Every))
 	defer disk.Stop()
@@ -141,6 +143,7 @@ func (a *Alarms) run() {
 			a.lookAtDisk(a.ctx)
 		case <-streams.C:
 			a.lookAtStreams(a.ctx)
+			streams.Reset(a.o.Every)
 		}
 	}
 }

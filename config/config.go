@@ -24,6 +24,7 @@ type Config struct {
 	Durability    string // "strict" or "balanced"
 	StoreLimits   StoreLimits
 	Alarms        Alarms
+	Metrics       Metrics
 	Streams       Streams
 	Members       Members
 	Conversations Conversations
@@ -50,7 +51,7 @@ type WebSocket struct {
 	Origins []string // pages that may connect; empty: only those of the same origin
 }
 
-// HTTP is the listener of /healthz, /readyz, /metrics and the gateways.
+// HTTP is the listener of /healthz, /readyz, /metrics, /log/level and the gateways.
 type HTTP struct {
 	Addr string
 }
@@ -63,8 +64,14 @@ type StoreLimits struct {
 
 // Alarms is when the daemon warns of what runs full, and what it leaves free.
 type Alarms struct {
-	Threshold   float64 // share of a limit from which it is a warning, 0 to 1
-	DiskReserve int64   // of the store's disk, kept free; 0: a tenth of it, at most 1 GiB
+	Threshold   float64       // share of a limit from which it is a warning, 0 to 1
+	Lag         time.Duration // how long an event may wait for its handler before the daemon is not ready
+	DiskReserve int64         // of the store's disk, kept free; 0: a tenth of it, at most 1 GiB
+}
+
+// Metrics is what /metrics tells.
+type Metrics struct {
+	Tenants int // how many tenants are told apart; all others are counted together
 }
 
 // Streams is how long and how much the streams keep.

@@ -62,7 +62,7 @@ func declare() []Key {
 			kind: origins(func(c *Config) *[]string { return &c.WebSocket.Origins })},
 
 		{Path: "http.addr", Flag: "http-addr", Default: "127.0.0.1:8080",
-			Doc:  `Where /healthz, /readyz, /metrics and the gateways are served. Port 0 takes a free one, "" is off.`,
+			Doc:  `Where /healthz, /readyz, /metrics, /log/level and the gateways are served. Port 0 takes a free one, "" is off.`,
 			kind: address(func(c *Config) *string { return &c.HTTP.Addr })},
 
 		{Path: "durability", Flag: "durability", Default: "strict",
@@ -79,9 +79,16 @@ func declare() []Key {
 		{Path: "alarms.threshold", Default: "80%",
 			Doc:  "How full a stream, or the account, may be before that is a warning: in the log, in /readyz, in the metrics and from the doctor.",
 			kind: percentage(func(c *Config) *float64 { return &c.Alarms.Threshold })},
+		{Path: "alarms.lag", Default: "5m",
+			Doc:  "How long the oldest event may wait for a handler that is not paused, before that is an alarm and /readyz answers 503: nobody should send new agents to a daemon whose deliveries are that late.",
+			kind: duration(func(c *Config) *time.Duration { return &c.Alarms.Lag }, time.Second)},
 		{Path: "alarms.disk_reserve", Default: "0",
 			Doc:  "How much of the store's disk stays free: with less left, publishers are refused until there is half as much again, because a full disk would stop the embedded server.",
 			kind: sizeOrZero(func(c *Config) *int64 { return &c.Alarms.DiskReserve }, "a tenth of the disk and at most 1GiB", 64<<20)},
+
+		{Path: "metrics.tenants", Default: "100",
+			Doc:  "How many tenants /metrics tells apart, the first that come; all others are counted together as tenant _other.",
+			kind: count(func(c *Config) *int { return &c.Metrics.Tenants }, 1, 10000)},
 
 		{Path: "streams.events.max_age", Default: "168h",
 			Doc:  "How long CIM_EVENTS keeps an event: how far back a replay can go.",

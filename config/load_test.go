@@ -42,7 +42,8 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	require.Equal(t, "127.0.0.1:8080", c.HTTP.Addr)
 	require.Equal(t, "strict", c.Durability)
 	require.Equal(t, config.StoreLimits{MaxBytes: 10 << 30, MaxMemory: 256 << 20}, c.StoreLimits)
-	require.Equal(t, config.Alarms{Threshold: 0.8}, c.Alarms)
+	require.Equal(t, config.Alarms{Threshold: 0.8, Lag: 5 * time.Minute}, c.Alarms)
+	require.Equal(t, 100, c.Metrics.Tenants)
 	require.Equal(t, config.Streams{
 		Events:          config.MaxAge{MaxAge: 7 * 24 * time.Hour},
 		Deliveries:      config.Deliveries{MaxAge: 72 * time.Hour, MaxPerSubject: 10_000},

@@ -21,6 +21,7 @@ import (
 type daemon struct {
 	config *config.Config
 	log    hclog.Logger
+	level  *logLevel
 
 	external target     // the external server, if there is one
 	nc       *nats.Conn // to it
@@ -35,7 +36,7 @@ type daemon struct {
 func (d *daemon) start(ctx context.Context) error {
 	var err error
 	// HTTP first: it tells why the rest is not ready yet, and a taken port is found before the store is opened.
-	if d.http, err = listenHTTP(d.config.HTTP.Addr, d.log.Named("http")); err != nil {
+	if d.http, err = listenHTTP(d.config.HTTP.Addr, d.level, d.log.Named("http")); err != nil {
 		return err
 	}
 	if d.bus, err = d.openBus(ctx); err != nil {
@@ -57,7 +58,7 @@ func (d *daemon) start(ctx context.Context) error {
 
 func (d *daemon) openBus(ctx context.Context) (*bus.Bus, error) {
 	c := d.config
-	o := bus.Options{Streams: streamOptions(c), Logger: d.log}
+	o := bus.Options{Streams: streamOptions(c), CountedTenants: c.Metrics.Tenants, Logger: d.log}
 	if c.External() {
 		d.external = configured(c)
 		var err error
@@ -83,7 +84,7 @@ func (d *daemon) openBus(ctx context.Context) (*bus.Bus, error) {
 
 // alarmOptions are the alarms as configured.
 func alarmOptions(c *config.Config) bus.AlarmOptions {
-	return bus.AlarmOptions{Threshold: c.Alarms.Threshold, DiskReserve: uint64(c.Alarms.DiskReserve)}
+	return bus.AlarmOptions{Threshold: c.Alarms.Threshold, Lag: c.Alarms.Lag, DiskReserve: uint64(c.Alarms.DiskReserve)}
 }
 
 func (d *daemon) handler() handlers.Handler {

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// httpServer serves /healthz, /readyz and /metrics, from before anything else is there until after it.
+// httpServer serves /healthz, /readyz, /metrics and /log/level, from before anything else is there until after it.
 type httpServer struct {
 	listener net.Listener // nil = off
 	server   *http.Server
@@ -33,7 +33,7 @@ type readiness struct {
 }
 
 // listenHTTP begins to serve on addr, on nothing if that is "".
-func listenHTTP(addr string, logger hclog.Logger) (*httpServer, error) {
+func listenHTTP(addr string, level *logLevel, logger hclog.Logger) (*httpServer, error) {
 	s := &httpServer{failed: make(chan error, 1), metrics: newMetrics()}
 	s.notReady("starting")
 	if addr == "" {
@@ -49,6 +49,8 @@ func listenHTTP(addr string, logger hclog.Logger) (*httpServer, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /log/level", level)
+	mux.Handle("PUT /log/level", level)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	s.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,

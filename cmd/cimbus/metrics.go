@@ -3,11 +3,11 @@ package main
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-
-	"github.com/cimbus/cimbus/handlers/oncimevent"
 )
 
-// metrics are what /metrics shows, in a registry of its own.
+// metrics are what /metrics shows, in a registry of its own. The parts of the daemon count for themselves and know nothing of it: every
+// collector reads those counts at a scrape. No label has a value that a publisher, an agent or a customer could multiply: tenants are
+// told apart up to metrics.tenants, conversations and agents never.
 type metrics struct {
 	registry *prometheus.Registry
 }
@@ -25,24 +25,22 @@ func newMetrics() *metrics {
 
 // watch adds what the daemon counts. It is called once, when all parts are there.
 func (m *metrics) watch(d *daemon) {
-	handler := prometheus.Labels{"handler": oncimevent.Name}
-	counter := func(name, help string, labels prometheus.Labels, value func() uint64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
-			func() float64 { return float64(value()) })
-	}
-	m.registry.MustRegister(
-		counter("cimbus_events_handled_total", "Events committed by this process, whatever their outcome.", handler,
-			func() uint64 { return d.worker.Stats().Handled }),
-		counter("cimbus_redeliveries_total", "Events that the server sent to this process again.", handler,
-			func() uint64 { return d.worker.Stats().Redelivered }),
-		counter("cimbus_dead_letters_total", "Events that this process gave up.", handler,
-			func() uint64 { return d.worker.Stats().DeadLetters }),
-		counter("cimbus_events_lost_total", "Events that the server reports as terminated though they have no dead letter; anything but 0 is an alarm.", handler,
-			func() uint64 { return d.worker.Stats().Lost }),
-		counter("cimbus_worker_epochs_total", "How often this process took up the work.", handler,
-			func() uint64 { return d.worker.Stats().Epochs }),
-		counter("cimbus_control_dropped_total", "Requests of agents that were not answered because their reply subject was none of theirs.", nil,
-			d.control.Dropped),
-		newStreamMetrics(d.alarms),
-	)
+	m.registry.MustRegister(newWorkerMetrics(d.worker), newHandlerMetrics(d.alarms), newPublishMetrics(d), newAgentMetrics(d), newStreamMetrics(d.alarms))
+}
+
+// sample makes the metrics of one collection.
+type sample struct {
+	to chan<- prometheus.Metric
+}
+
+func (s sample) counter(d *prometheus.Desc, value uint64, labels ...string) {
+	s.to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+}
+
+func (s sample) gauge(d *prometheus.Desc, value float64, labels ...string) {
+	s.to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+}
+
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
 }

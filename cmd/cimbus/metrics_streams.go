@@ -10,37 +10,31 @@ import (
 type streamMetrics struct {
 	alarms *bus.Alarms
 
-	bytes, limit, messages, last, lost, lag, free, total, raised *prometheus.Desc
+	bytes, limit, messages, last, lost, free, total, raised *prometheus.Desc
 }
 
 func newStreamMetrics(alarms *bus.Alarms) *streamMetrics {
-	of := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(name, help, labels, nil)
-	}
 	return &streamMetrics{
 		alarms:   alarms,
-		bytes:    of("cimbus_stream_bytes", "Bytes a stream holds.", "stream"),
-		limit:    of("cimbus_stream_limit_bytes", "Bytes a stream may hold; absent where it has no limit of its own.", "stream"),
-		messages: of("cimbus_stream_messages", "Messages a stream holds.", "stream"),
-		last:     of("cimbus_stream_last_sequence", "Last sequence a stream gave out; it must never go back.", "stream"),
-		lost:     of("cimbus_stream_lost_messages", "Messages the server knows it lost from a stream; anything but 0 is an alarm.", "stream"),
-		lag:      of("cimbus_consumer_lag_events", "Events that a consumer has not done, waiting or in work.", "consumer"),
-		free:     of("cimbus_disk_free_bytes", "Bytes that may still be written to the store's disk."),
-		total:    of("cimbus_disk_bytes", "Size of the store's disk."),
-		raised:   of("cimbus_alarm", "Alarms that are on, by level; 1 each.", "check", "of", "level"),
+		bytes:    metric("cimbus_stream_bytes", "Bytes a stream holds.", "stream"),
+		limit:    metric("cimbus_stream_limit_bytes", "Bytes a stream may hold; absent where it has no limit of its own.", "stream"),
+		messages: metric("cimbus_stream_messages", "Messages a stream holds.", "stream"),
+		last:     metric("cimbus_stream_last_sequence", "Last sequence a stream gave out; it must never go back.", "stream"),
+		lost:     metric("cimbus_stream_lost_messages", "Messages the server knows it lost from a stream; anything but 0 is an alarm.", "stream"),
+		free:     metric("cimbus_disk_free_bytes", "Bytes that may still be written to the store's disk."),
+		total:    metric("cimbus_disk_bytes", "Size of the store's disk."),
+		raised:   metric("cimbus_alarm", "Alarms that are on, by level; 1 each.", "check", "of", "level"),
 	}
 }
 
 func (m *streamMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.bytes, m.limit, m.messages, m.last, m.lost, m.lag, m.free, m.total, m.raised} {
+	for _, d := range []*prometheus.Desc{m.bytes, m.limit, m.messages, m.last, m.lost, m.free, m.total, m.raised} {
 		to <- d
 	}
 }
 
 func (m *streamMetrics) Collect(to chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
-	}
+	gauge := sample{to}.gauge
 	for _, s := range m.alarms.Streams() {
 		if !s.Exists {
 			continue
@@ -52,11 +46,6 @@ func (m *streamMetrics) Collect(to chan<- prometheus.Metric) {
 		gauge(m.messages, float64(s.Messages), s.Stream)
 		gauge(m.last, float64(s.LastSequence), s.Stream)
 		gauge(m.lost, float64(s.Lost), s.Stream)
-		for _, c := range s.Consumers {
-			if c.Durable && s.Stream == bus.StreamEvents {
-				gauge(m.lag, float64(c.Lag), c.Name)
-			}
-		}
 	}
 	if disk := m.alarms.Disk(); disk.Total > 0 {
 		gauge(m.free, float64(disk.Free))

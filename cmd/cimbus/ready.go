@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -21,7 +22,7 @@ func (d *daemon) checks(ctx context.Context) []check {
 		cancel()
 		ctx = gone
 	}
-	return []check{server, d.checkStreams(ctx), d.checkWorker(ctx), d.checkRoom(), d.checkLosses(), d.checkDurability()}
+	return []check{server, d.checkStreams(ctx), d.checkWorker(ctx), d.checkLag(), d.checkRoom(), d.checkDisk(), d.checkLosses(), d.checkDurability()}
 }
 
 func (d *daemon) checkServer() check {
@@ -66,6 +67,9 @@ func (d *daemon) checkWorker(ctx context.Context) check {
 	if stats.Acts {
 		c.Reason = fmt.Sprintf("acts: %d events handled, %d at hand", stats.Handled, stats.Waiting)
 	}
+	if stats.Trouble != nil {
+		c.OK, c.Reason = false, "handles no event: "+stats.Trouble.Error()
+	}
 	// Where that cannot be asked the other checks say why.
 	if until, paused, err := d.bus.HandlerPaused(ctx, oncimevent.Name); err == nil && paused {
 		c.Reason = fmt.Sprintf("is paused %s, and deliveries wait: cimbus handler resume %s; %s", bus.PauseWords(until), oncimevent.Name, c.Reason)
@@ -78,9 +82,38 @@ func (d *daemon) checkWorker(ctx context.Context) check {
 	return c
 }
 
-// checkRoom fails where events are refused, or cannot be committed, for want of room. Before that it says so and is ready.
+// checkRoom fails where events are refused, or cannot be committed, for want of room in a stream. Before that it says so and is ready.
 func (d *daemon) checkRoom() check {
-	return alarmed("room", "there is room for more", d.alarms.Findings(), func(f bus.Finding) bool { return f.Check == "room" || f.Check == "disk" })
+	return alarmed("room", "there is room for more", d.alarms.Findings(), func(f bus.Finding) bool { return f.Check == "room" })
+}
+
+// checkDisk fails where events are refused because the store's disk is nearly full.
+func (d *daemon) checkDisk() check {
+	well := "not known: the store is not on this machine"
+	if disk := d.alarms.Disk(); disk.Total > 0 {
+		well = fmt.Sprintf("%s of %s are free", size(disk.Free), size(disk.Total))
+	} else if d.bus.Server() != nil {
+		well = "not known: this system does not tell"
+	}
+	return alarmed("disk", well, d.alarms.Findings(), func(f bus.Finding) bool { return f.Check == "disk" })
+}
+
+// checkLag fails where an event has waited for longer than alarms.lag. It is the handler's lag, whichever process runs it: agents sent
+// here would hear as late as anywhere. Who lags is not to be killed: it would begin again where it was.
+func (d *daemon) checkLag() check {
+	well := "every event was done at the last look"
+	for _, h := range d.alarms.Handlers() {
+		switch {
+		case h.Handler != oncimevent.Name || h.Oldest.IsZero():
+		case h.PausedUntil != nil:
+			well = fmt.Sprintf("%d events wait for the handler to be resumed, the oldest for %s", h.Lag, age(max(time.Since(h.Oldest), 0)))
+		default:
+			well = fmt.Sprintf("%d events not done, the oldest is %s old", h.Lag, age(max(time.Since(h.Oldest), 0)))
+		}
+	}
+	return alarmed("lag", well, d.alarms.Findings(), func(f bus.Finding) bool {
+		return f.Check == "lag" && f.Of == bus.HandlerConsumer(oncimevent.Name)
+	})
 }
 
 // checkLosses tells of what was lost. That is an alarm, not a reason to send nothing here: what comes now is taken and delivered.

@@ -69,6 +69,7 @@ func TestTheConfigurationSaysHowMuchOfTheDiskStaysFree(t *testing.T) {
 	require.Contains(t, got.stderr, "event store is full")
 	code, body := d.get(t, "/readyz")
 	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.Contains(t, body, `{"check":"disk","ok":false,"reason":"disk: `)
 	require.Contains(t, body, "CIM_EVENTS takes no more: make room on the disk, or keep less free: alarms.disk_reserve; ")
 	got = invoke(t, "", d.on("doctor", "--config", file, "--store", d.Store, "--http", d.HTTP, "--json")...)
 	require.Equal(t, exitFailed, got.code)

@@ -24,7 +24,17 @@ When all of it is ready, stdout gets its one line:
   {"ready":true,"nats":"nats://…","websocket":"ws://…","http":"http://…","store":"…","durability":"strict"}
 
 What is off is "". On an external server websocket and store are "", and durability is "external": what an acknowledgement is
-worth is then decided there. The log is on stderr. SIGINT or SIGTERM ends it, with exit code 0; a second one at once, with 1.`,
+worth is then decided there. SIGINT or SIGTERM ends it, with exit code 0; a second one at once, with 1.
+
+/healthz answers 503 when the process is of no use any more and should be replaced; /readyz while events are not taken, not
+handled, or come to agents later than alarms.lag allows, and says which. Not ready says "send no new work here", not "kill it":
+a daemon that is behind catches up, one that is killed begins again.
+
+The log is on stderr, at log.level. SIGUSR1 makes it one level more verbose, SIGUSR2 sets it back. So does, from this machine,
+
+  curl -X PUT -d debug http://127.0.0.1:8080/log/level
+
+with any level; without -X PUT -d it answers which one it is.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.server != "" || a.context != "" || a.creds != "" {
 				return usagef("--server, --context and --creds are for commands that connect to a daemon: name an external server by --nats-url, or nats.url, nats.context and nats.creds in the configuration")
@@ -71,6 +81,9 @@ func (a *app) serve(ctx context.Context, c *config.Config) error {
 	d := &daemon{config: c, log: hclog.New(&hclog.LoggerOptions{
 		Name: "cimbus", Output: a.stderr, Level: hclog.LevelFromString(c.Log.Level), JSONFormat: c.Log.Format == "json",
 	})}
+	d.level = newLogLevel(d.log)
+	unwatch := d.level.watchSignals()
+	defer unwatch()
 	err := d.start(ctx)
 	if err == nil {
 		if err = line(a.stdout, d.announcement()); err == nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func (s served) settled(t *testing.T) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		_, body := s.get(t, "/metrics")
-		return strings.Contains(body, `cimbus_events_handled_total{handler="onCimEvent"} 1`)
+		return strings.Contains(body, `cimbus_events_handled_total{handler="onCimEvent",outcome="delivered",tenant="acme"} 1`)
 	}, patience, 2*time.Millisecond)
 }
 
@@ -63,11 +64,19 @@ func TestReadinessNamesEveryCheckWithItsReason(t *testing.T) {
 		return strings.Contains(body, " 0 at hand")
 	}, patience, 2*time.Millisecond)
 	require.Equal(t, http.StatusOK, code)
+	// What the last look saw, and how full this disk is.
+	for reason, check := range map[string]string{`every event was done at the last look|\d+ events not done, the oldest is .+ old`: "lag", `[0-9.]+ \w+ of [0-9.]+ \w+ are free`: "disk"} {
+		told := regexp.MustCompile(`("check":"` + check + `","ok":true,"reason":)"(` + reason + `)"`)
+		require.Regexp(t, told, body)
+		body = told.ReplaceAllString(body, `$1"-"`)
+	}
 	require.JSONEq(t, `{"ready":true,"checks":[
 		{"check":"server","ok":true,"reason":"runs in this process"},
 		{"check":"streams","ok":true,"reason":"all 7 are there"},
 		{"check":"worker","ok":true,"reason":"acts: 1 events handled, 0 at hand"},
+		{"check":"lag","ok":true,"reason":"-"},
 		{"check":"room","ok":true,"reason":"there is room for more"},
+		{"check":"disk","ok":true,"reason":"-"},
 		{"check":"losses","ok":true,"reason":"none known"},
 		{"check":"durability","ok":true,"reason":"balanced: a power cut can cost the last second"}]}`, body)
 	code, body = d.get(t, "/healthz")
@@ -119,8 +128,8 @@ func TestMetricsCountWhatTheDaemonDid(t *testing.T) {
 	code, body := d.get(t, "/metrics")
 	require.Equal(t, http.StatusOK, code)
 	for _, want := range []string{
-		`cimbus_events_handled_total{handler="onCimEvent"} 1`, `cimbus_redeliveries_total{handler="onCimEvent"} 0`,
-		`cimbus_dead_letters_total{handler="onCimEvent"} 0`, `cimbus_events_lost_total{handler="onCimEvent"} 0`, `cimbus_build_info{`, "cimbus_control_dropped_total 0", "go_goroutines ",
+		`cimbus_events_handled_total{handler="onCimEvent",outcome="delivered",tenant="acme"} 1`, `cimbus_redeliveries_total{handler="onCimEvent"} 0`,
+		`cimbus_retries_total{handler="onCimEvent",tenant="acme"} 0`, `cimbus_events_lost_total{handler="onCimEvent"} 0`, `cimbus_build_info{`, "cimbus_control_dropped_total 0", "go_goroutines ",
 		`cimbus_stream_bytes{stream="CIM_EVENTS"} `, `cimbus_stream_limit_bytes{stream="CIM_EVENTS"} 5.3`, `cimbus_stream_lost_messages{stream="CIM_INDEX"} 0`, "cimbus_disk_free_bytes ", "process_start_time_seconds ",
 	} {
 		require.Contains(t, body, want)
