@@ -33,6 +33,7 @@ type Config struct {
 	Retry         Retry
 	Shutdown      Shutdown
 	Log           Log
+	Tracing       Tracing
 
 	values []Value
 }
@@ -136,6 +137,12 @@ type Shutdown struct {
 type Log struct {
 	Level  string // "trace", "debug", "info", "warn", "error" or "off"
 	Format string // "text" or "json"
+}
+
+// Tracing is where the daemon's spans go.
+type Tracing struct {
+	Endpoint string  // URL of an OTLP collector, "" = none
+	Sample   float64 // share of the traces begun here that are recorded, 0 to 1
 }
 
 // External reports whether the streams live on an external server. Store,

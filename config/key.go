@@ -162,5 +162,12 @@ func declare() []Key {
 		{Path: "log.format", Default: "text",
 			Doc:  "Log lines for people, or as JSON objects.",
 			kind: choice(func(c *Config) *string { return &c.Log.Format }, "text", "json")},
+
+		{Path: "tracing.endpoint", Default: "",
+			Doc:  `OTLP collector that gets spans over HTTP; where the URL has no path, at /v1/traces. "" is off. The service's name, headers, certificates and batches are those of the OTEL_* environment variables.`,
+			kind: collector(func(c *Config) *string { return &c.Tracing.Endpoint })},
+		{Path: "tracing.sample", Default: "1",
+			Doc:  "Share of the traces that begin here which are recorded. An event that comes with a traceparent goes by what that says.",
+			kind: share(func(c *Config) *float64 { return &c.Tracing.Sample })},
 	}
 }

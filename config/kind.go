@@ -123,6 +123,22 @@ func percentage(field func(*Config) *float64) kind {
 		}}
 }
 
+// share takes a share from 0 to 1, both ends included.
+func share(field func(*Config) *float64) kind {
+	return kind{name: "share", valid: "write a number from 0 to 1, as 0.1",
+		set: func(c *Config, text string) string {
+			f, err := strconv.ParseFloat(text, 64)
+			switch {
+			case err != nil || math.IsNaN(f):
+				return "is not a number"
+			case f < 0 || f > 1:
+				return "is out of range"
+			}
+			*field(c) = f
+			return ""
+		}}
+}
+
 func duration(field func(*Config) *time.Duration, least time.Duration) kind {
 	return kind{name: "duration", valid: fmt.Sprintf("write a duration of at least %s, as 500ms, 10s, 5m or 72h", least),
 		set: func(c *Config, text string) string {
@@ -175,6 +191,25 @@ func serverURL(field func(*Config) *string) kind {
 					if !slices.Contains(schemes, u.Scheme) {
 						return "has a scheme that NATS does not speak"
 					}
+				}
+			}
+			*field(c) = text
+			return ""
+		}}
+}
+
+// collector takes the URL of an HTTP endpoint; what else a URL may hold the exporter would leave out.
+func collector(field func(*Config) *string) kind {
+	return kind{name: "endpoint", quoted: true, secret: true,
+		valid: `write http://host:port or https://host:port, with a path if the collector wants another than /v1/traces, or "" for none; credentials go into OTEL_EXPORTER_OTLP_HEADERS`,
+		set: func(c *Config, text string) string {
+			if text != "" {
+				u, err := url.Parse(text)
+				switch {
+				case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+					return "is not the URL of an HTTP endpoint"
+				case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+					return "holds more than host, port and path"
 				}
 			}
 			*field(c) = text

@@ -60,6 +60,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	require.Equal(t, config.Retry{Attempts: 5, First: 100 * time.Millisecond, Longest: 30 * time.Second}, c.Retry)
 	require.Equal(t, 10*time.Second, c.Shutdown.Timeout)
 	require.Equal(t, config.Log{Level: "info", Format: "text"}, c.Log)
+	require.Equal(t, config.Tracing{Sample: 1}, c.Tracing)
 	require.False(t, c.External())
 }
 
@@ -88,7 +89,7 @@ func TestEachLayerOverridesTheOneBefore(t *testing.T) {
 func TestEveryKeyIsSetByFileAndEnvironmentAndItsFlag(t *testing.T) {
 	other := map[string]string{ // by type, valid for every key of it and no default
 		"text": "somewhere", "address": "localhost:0", "url": "nats://bus.example:4222", "list": "https://desk.example.com,http://localhost:8080",
-		"size": "128MiB", "percentage": "90%", "duration": "2s", "number": "3", "boolean": "false",
+		"size": "128MiB", "percentage": "90%", "share": "0.25", "endpoint": "https://otel.example:4318/v1/traces", "duration": "2s", "number": "3", "boolean": "false",
 	}
 	choices := map[string]string{"durability": "balanced", "streams.compression": "s2", "log.level": "off", "log.format": "json"}
 	for _, k := range config.Keys() {
@@ -137,12 +138,14 @@ func TestTextsBecomeTypedValues(t *testing.T) {
 		"delivery: {properties: false}",
 		"websocket: {origins: ['https://a.example', 'http://localhost:3000']}",
 		"retry: {attempts: '7', first: 1m30s, longest: 2m}",
+		"tracing: {endpoint: http://127.0.0.1:4318, sample: 0.05}",
 	)})
 	require.NoError(t, err)
 	require.EqualValues(t, 512e6, c.StoreLimits.MaxBytes)
 	require.EqualValues(t, 64<<20, c.StoreLimits.MaxMemory)
 	require.False(t, c.Delivery.Properties)
 	require.Equal(t, []string{"https://a.example", "http://localhost:3000"}, c.WebSocket.Origins)
+	require.Equal(t, config.Tracing{Endpoint: "http://127.0.0.1:4318", Sample: 0.05}, c.Tracing)
 	require.Equal(t, config.Retry{Attempts: 7, First: 90 * time.Second, Longest: 2 * time.Minute}, c.Retry)
 }
 

@@ -74,6 +74,8 @@ func TestEveryTypeRefusesWhatItIsNot(t *testing.T) {
 		"list":       {"*", "desk.example.com", "https://", "https://a.example/path", "https://a.example,", "ftp://a.example", "https://a.example?x", ","},
 		"size":       {"", "1", "-1GiB", "1.5GiB", "10 gib", "GiB", "10Gi", "10GiBB", "99999999TiB", "9223372036854775808", "1e9"},
 		"percentage": {"", "80", "0.8", "0%", "100%", "-5%", "8 %", "%", "80%%"},
+		"share":      {"", "10%", "-0.1", "1.01", "nan", "inf", "0,5", "all"},
+		"endpoint":   {"127.0.0.1:4318", "grpc://a:4317", "http://", "http://a b", "http://u:p@a:4318", "http://a/v1?x=y", "http://a/#x", "%"},
 		"duration":   {"", "5", "-5s", "0s", "1ns", "1d", "5 s", "s"},
 		"number":     {"", "-1", "1.5", "0x10", "1_000", "99999999999999999999", "9999999999999"},
 		"boolean":    {"", "yes", "on", "2"},

@@ -26,6 +26,7 @@ type daemon struct {
 	external target     // the external server, if there is one
 	nc       *nats.Conn // to it
 	http     *httpServer
+	tracing  *tracing
 	bus      *bus.Bus
 	alarms   *bus.Alarms
 	worker   *handlers.Worker
@@ -37,6 +38,9 @@ func (d *daemon) start(ctx context.Context) error {
 	var err error
 	// HTTP first: it tells why the rest is not ready yet, and a taken port is found before the store is opened.
 	if d.http, err = listenHTTP(d.config.HTTP.Addr, d.level, d.log.Named("http")); err != nil {
+		return err
+	}
+	if d.tracing, err = startTracing(ctx, d.config.Tracing, d.log.Named("tracing")); err != nil {
 		return err
 	}
 	if d.bus, err = d.openBus(ctx); err != nil {
@@ -58,7 +62,7 @@ func (d *daemon) start(ctx context.Context) error {
 
 func (d *daemon) openBus(ctx context.Context) (*bus.Bus, error) {
 	c := d.config
-	o := bus.Options{Streams: streamOptions(c), CountedTenants: c.Metrics.Tenants, Logger: d.log}
+	o := bus.Options{Streams: streamOptions(c), CountedTenants: c.Metrics.Tenants, Tracing: d.tracing.provider(), Logger: d.log}
 	if c.External() {
 		d.external = configured(c)
 		var err error
@@ -139,6 +143,7 @@ func (d *daemon) stop(ctx context.Context) error {
 	if d.nc != nil {
 		d.nc.Close()
 	}
+	errs = append(errs, d.tracing.stop(ctx, limit/5))
 	if d.http != nil {
 		errs = append(errs, d.http.close(ctx))
 	}
