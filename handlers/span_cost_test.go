@@ -9,7 +9,7 @@ import (
 )
 
 func TestWithoutTracingAHandledEventAllocatesNothingForIt(t *testing.T) {
-	c := newConversation(&Worker{bus: &bus.Bus{}}, laneKey{"acme", "c1"})
+	c := &conversation{w: &Worker{bus: &bus.Bus{}}}
 	e := &Event{Attempt: 1}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		ctx := c.startHandle(t.Context(), e)
