@@ -91,7 +91,7 @@ func (w *Worker) isBuried(ctx context.Context, sequence uint64) (bool, error) {
 		return false, err
 	}
 	e, _, _ := decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
-	subject, err := w.deadLetter(&e).Subject()
+	subject, err := deadLetterOf(w.handler.Name, &e).Subject()
 	if err != nil {
 		return false, err
 	}
@@ -102,9 +102,9 @@ func (w *Worker) isBuried(ctx context.Context, sequence uint64) (bool, error) {
 	return err == nil, err
 }
 
-// deadLetter names the dead letter of an event.
-func (w *Worker) deadLetter(e *Event) subjects.DeadLetter {
+// deadLetterOf names the dead letter of an event.
+func deadLetterOf(handler string, e *Event) subjects.DeadLetter {
 	return subjects.DeadLetter{
-		Handler: w.handler.Name, Tenant: e.Source.Tenant, Channel: e.Source.Channel, Event: e.Source.Event, Sequence: e.Sequence,
+		Handler: handler, Tenant: e.Source.Tenant, Channel: e.Source.Channel, Event: e.Source.Event, Sequence: e.Sequence,
 	}
 }

@@ -130,36 +130,42 @@ func (c *conversation) handle(ctx context.Context, e *Event, why *invalid) (ackn
 	return acknowledgement{end: endOf(outcome)}, c.index(ctx, e, outcome)
 }
 
-// redrivenForOthers tells whether e is another handler's dead letter, appended once more for that handler alone. A publisher may
-// write such headers too: they are believed only where they name a dead letter of that handler.
-func (c *conversation) redrivenForOthers(ctx context.Context, e *Event) (bool, error) {
+// redrivenForOthers tells whether e is another handler's dead letter, appended once more for that handler alone.
+func (c *conversation) redrivenForOthers(ctx context.Context, e *Event) (others bool, err error) {
+	if bus.LastHeader(e.Header, bus.HeaderRedriveHandler) == "" {
+		return false, nil
+	}
+	err = c.w.persist(ctx, bus.StreamDeadLetters, func() error {
+		others, err = redrivenForOthers(ctx, c.w.bus, c.w.handler.Name, e)
+		return err
+	})
+	return others, err
+}
+
+// redrivenForOthers tells whether e was redriven for another handler than the one named. A publisher may write such headers too: they
+// are believed only where they name a dead letter of that handler.
+func redrivenForOthers(ctx context.Context, b *bus.Bus, name string, e *Event) (bool, error) {
 	handler := bus.LastHeader(e.Header, bus.HeaderRedriveHandler)
-	if handler == "" || handler == c.w.handler.Name {
+	if handler == "" || handler == name {
 		return false, nil
 	}
 	of := sequenceIn(e.Header, bus.HeaderRedriveOf)
 	if of == 0 {
 		return false, nil
 	}
-	others := false
-	err := c.w.persist(ctx, bus.StreamDeadLetters, func() error {
-		m, err := c.w.bus.MessageAt(ctx, bus.StreamDeadLetters, of)
-		if errors.Is(err, bus.ErrNoMessage) {
-			// Dropped or expired since, even if it was the last one; one that is yet to come was never redriven.
-			s, err := c.w.js.Stream(ctx, bus.StreamDeadLetters)
-			if err != nil {
-				return err
-			}
-			others = of <= s.CachedInfo().State.LastSeq
-			return nil
-		}
+	m, err := b.MessageAt(ctx, bus.StreamDeadLetters, of)
+	if errors.Is(err, bus.ErrNoMessage) {
+		// Dropped or expired since, even if it was the last one; one that is yet to come was never redriven.
+		s, err := b.JetStream().Stream(ctx, bus.StreamDeadLetters)
 		if err != nil {
-			return err
+			return false, err
 		}
-		others = bus.LastHeader(m.Header, bus.HeaderHandler) == handler
-		return nil
-	})
-	return others, err
+		return of <= s.CachedInfo().State.LastSeq, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return bus.LastHeader(m.Header, bus.HeaderHandler) == handler, nil
 }
 
 // sequenceIn reads a stream sequence from a header, 0 if there is none.
@@ -318,7 +324,7 @@ func (c *conversation) deliverIn(ctx context.Context, span trace.Span, e *Event,
 				continue
 			}
 			taken[d.Agent] = true
-			msg, err := c.message(span, e, d)
+			msg, err := message(c.key, span, e, d)
 			if err != nil {
 				return err
 			}
@@ -338,9 +344,9 @@ func (c *conversation) deliverIn(ctx context.Context, span trace.Span, e *Event,
 	return nil
 }
 
-// message puts a delivery on its subject.
-func (c *conversation) message(span trace.Span, e *Event, d Delivery) (*nats.Msg, error) {
-	name := subjects.Delivery{Tenant: c.key.tenant, Agent: d.Agent, Type: d.Type, Conversation: c.key.conversation}
+// message puts a delivery on its subject, with the span it is part of; nil = none.
+func message(key laneKey, span trace.Span, e *Event, d Delivery) (*nats.Msg, error) {
+	name := subjects.Delivery{Tenant: key.tenant, Agent: d.Agent, Type: d.Type, Conversation: key.conversation}
 	h := derivedHeader(e)
 	if span != nil {
 		bus.SetTrace(h, span.SpanContext())

@@ -18,7 +18,7 @@ const maxErrorText = 2048
 // bury makes a dead letter of e and commits it: first the dead letter with payload and reason, then the index entry, and only then
 // may the source be terminated. One that the server refuses for its size goes without the payload and says so.
 func (c *conversation) bury(ctx context.Context, e *Event, f failure) (acknowledgement, error) {
-	subject, err := c.w.deadLetter(e).Subject()
+	subject, err := deadLetterOf(c.w.handler.Name, e).Subject()
 	if err != nil {
 		return acknowledged, fmt.Errorf("dead letter: %w", err)
 	}

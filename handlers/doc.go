@@ -11,6 +11,7 @@
 //	attempt.go       calls the handler; deadletter.go where it gives up
 //	load.go          a conversation's state from checkpoint and index; checkpoint.go writes it
 //	recover.go       after a power cut, makes the streams agree again
+//	rehearsal.go     shows what a handler would make of stored events, and writes nothing; difference.go compares it with the real
 //	creation.go      notices that a stream was deleted and made again; rebuild.go writes it from the events
 //
 // What is committed is what the index says: every event of a conversation has one entry there, written after its deliveries.

@@ -42,6 +42,7 @@ type loader struct {
 	newState func(tenant, conversation string) State
 	key      laneKey
 	before   uint64 // events from this sequence on stay out
+	long     bool   // how it was long ago is asked for: of a membership whose event can be folded, the record says what became of it since
 
 	subject    string // of the checkpoint
 	checkpoint mark   // the last message there
@@ -118,25 +119,33 @@ func (l *loader) foldIndex(ctx context.Context, state State, covered, next uint6
 		if sequence <= covered || sequence >= l.before {
 			continue
 		}
-		m, err := l.bus.MessageAt(ctx, bus.StreamEvents, sequence)
-		if errors.Is(err, bus.ErrNoMessage) {
-			gone = true
-			continue
-		}
+		there, err := l.foldEvent(ctx, state, sequence, bus.LastHeader(entry.Header, bus.HeaderSourceTime))
 		if err != nil {
 			return err
 		}
-		if made := bus.LastHeader(entry.Header, bus.HeaderSourceTime); made != "" && made != sourceTime(m.Time) {
-			return fmt.Errorf("%w (index entry of event %d)", errWentBack, sequence)
-		}
-		e, _, why := decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
-		if why != nil || cim.IsTransient(e.Name) {
-			continue
-		}
+		gone = gone || !there
+	}
+}
+
+// foldEvent folds a committed event, of which its index entry says when it was stored, and tells whether it is still there.
+func (l *loader) foldEvent(ctx context.Context, state State, sequence uint64, made string) (there bool, err error) {
+	m, err := l.bus.MessageAt(ctx, bus.StreamEvents, sequence)
+	if errors.Is(err, bus.ErrNoMessage) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if made != "" && made != sourceTime(m.Time) {
+		return true, fmt.Errorf("%w (index entry of event %d)", errWentBack, sequence)
+	}
+	e, _, why := decode(m.Subject, m.Header, m.Data, m.Sequence, m.Time)
+	if why == nil && !cim.IsTransient(e.Name) {
 		if _, err := fold(state, &e); err != nil {
 			l.log.Trace("an invalid event stays out of the state", "sequence", sequence, "error", err)
 		}
 	}
+	return true, nil
 }
 
 // readMembers sets the state's memberships right by their records. One that the event before or a later one made says how it was then
@@ -157,6 +166,15 @@ func (l *loader) readMembers(ctx context.Context, state State) error {
 		}
 		if err != nil || record.Since >= l.before {
 			continue
+		}
+		if l.long {
+			_, err := l.bus.MessageAt(ctx, bus.StreamEvents, record.Since)
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, bus.ErrNoMessage) {
+				return err
+			}
 		}
 		if record.Left >= l.before {
 			record.Left = 0

@@ -38,7 +38,7 @@ func openStrict(t *testing.T) *bus.Bus {
 }
 
 // worked lets a worker handle all there is.
-func worked(t *testing.T, b *bus.Bus, h handlers.Handler) {
+func worked(t testing.TB, b *bus.Bus, h handlers.Handler) {
 	t.Helper()
 	w, err := handlers.Start(t.Context(), b, h)
 	require.NoError(t, err)
