@@ -26,36 +26,48 @@ const answerWait = 10 * time.Second
 
 // target is a NATS server and how to be let in.
 type target struct {
-	url     string // overrides the context's; "" = the context's, or the default
-	context string
-	creds   string
+	url      string // overrides the context's; "" = the context's, or the default
+	context  string // its name or file; "" = none
+	selected bool   // nobody named the context: it is the one selected in the nats command line
+	creds    string // overrides what the context has of that kind
+	home     string // where contexts are kept
 }
 
-// target is the one the global flags and the environment name. A flag beats a variable; beside --context, $NATS_URL is not
-// heeded, --server is.
+// target is the one that flags, environment and the nats command line's selected context name, by the rules of that command line:
+// flag before variable before context, each setting by itself, so that --server and $NATS_URL leave a context its credentials.
 func (a *app) target() target {
-	t := target{url: a.server, context: a.context, creds: cmp.Or(a.creds, a.env("NATS_CREDS"))}
-	if t.url == "" && t.context == "" {
-		t.url, t.context = a.env("NATS_URL"), a.env("NATS_CONTEXT")
+	t := target{
+		url: cmp.Or(a.server, a.env("NATS_URL")), creds: cmp.Or(a.creds, a.env("NATS_CREDS")),
+		context: cmp.Or(a.context, a.env("NATS_CONTEXT")), home: contextHome(a.env),
+	}
+	if a.noContext {
+		t.context = ""
+	} else if t.context == "" {
+		t.context = selectedContext(t.home)
+		t.selected = t.context != ""
 	}
 	return t
 }
 
 // configured is the external server a configuration names.
-func configured(c *config.Config) target {
-	return target{url: c.NATS.URL, context: c.NATS.Context, creds: c.NATS.Creds}
+func (a *app) configured(c *config.Config) target {
+	return target{url: c.NATS.URL, context: c.NATS.Context, creds: c.NATS.Creds, home: contextHome(a.env)}
 }
 
 // String names the target without its credentials.
 func (t target) String() string {
 	url := withoutCredentials(t.url)
+	named := fmt.Sprintf("context %q", t.context)
+	if t.selected {
+		named = "selected " + named
+	}
 	switch {
 	case t.context == "":
 		return cmp.Or(url, defaultServer)
 	case url == "":
-		return fmt.Sprintf("context %q", t.context)
+		return named
 	}
-	return fmt.Sprintf("%s (context %q)", url, t.context)
+	return fmt.Sprintf("%s (%s)", url, named)
 }
 
 // withoutCredentials takes users, passwords and tokens out of URLs. It cuts by hand: a URL with a mistake in it is shown too.
@@ -95,11 +107,15 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 		if _, err := os.Stat(t.creds); err != nil {
 			return nil, fmt.Errorf("credentials: %w: give the path of a credentials file", err)
 		}
-		opts = append(opts, nats.UserCredentials(t.creds))
+		opts = append(opts, noCredentials, nats.UserCredentials(t.creds))
 	}
 	if t.context == "" {
 		nc, err := nats.Connect(cmp.Or(t.url, defaultServer), opts...)
 		return nc, t.refused(err)
+	}
+	file, settings, err := loadContext(t.home, t.context)
+	if err != nil {
+		return nil, t.unusable(err)
 	}
 	opts = append(opts, func(o *nats.Options) error {
 		switch {
@@ -110,8 +126,51 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 		}
 		return nil
 	})
-	nc, _, err := natscontext.Connect(t.context, opts...)
-	return nc, t.refused(err)
+	nc, _, err := natscontext.Connect(file, opts...)
+	if err != nil {
+		return nil, t.refused(err)
+	}
+	if err := inDomain(nc, settings.JSDomain); err != nil {
+		nc.Close()
+		return nil, t.unusable(err)
+	}
+	return nc, nil
+}
+
+// noCredentials takes back what a context said of user, password, token and key: those on the command line are meant to be the only ones.
+func noCredentials(o *nats.Options) error {
+	o.User, o.Password, o.Token, o.Nkey, o.SignatureCB = "", "", "", "", nil
+	return nil
+}
+
+// inDomain makes sure that the JetStream of a connection is the one of a domain. The bus works with that of its own server only, which a
+// context with a domain may not mean.
+func inDomain(nc *nats.Conn, domain string) error {
+	if domain == "" {
+		return nil
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+	defer cancel()
+	account, err := js.AccountInfo(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for its jetstream_domain: %w", err)
+	}
+	if account.Domain != domain {
+		return fmt.Errorf("jetstream_domain is %q, that of the server at %s is %q: name a server of the domain", domain, nc.ConnectedUrlRedacted(), account.Domain)
+	}
+	return nil
+}
+
+// unusable adds to an error of a context that nobody named where it comes from.
+func (t target) unusable(err error) error {
+	if t.selected {
+		return fmt.Errorf("%w (it is the one selected by nats context select; --context names another, --no-context none)", err)
+	}
+	return err
 }
 
 // refused says what a failed connect means.

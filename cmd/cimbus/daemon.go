@@ -64,7 +64,6 @@ func (d *daemon) openBus(ctx context.Context) (*bus.Bus, error) {
 	c := d.config
 	o := bus.Options{Streams: streamOptions(c), CountedTenants: c.Metrics.Tenants, Tracing: d.tracing.provider(), Logger: d.log}
 	if c.External() {
-		d.external = configured(c)
 		var err error
 		if d.nc, err = d.external.dial(d.log); err != nil {
 			return nil, err

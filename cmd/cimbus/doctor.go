@@ -81,7 +81,7 @@ func (d *doctor) run(ctx context.Context) error {
 	}
 	d.target = d.app.target()
 	if d.config.External() && d.app.server == "" && d.app.context == "" {
-		d.target = configured(d.config)
+		d.target = d.app.configured(d.config)
 	}
 	found := d.examine(ctx)
 	if err := ctx.Err(); err != nil {

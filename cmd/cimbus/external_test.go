@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -40,43 +38,6 @@ func users(o *server.Options) {
 
 // as adds a user to a URL.
 func as(user, url string) string { return "nats://" + user + ":pw@" + url[len("nats://"):] }
-
-func TestAContextNamesTheServerAndAFlagOverridesIt(t *testing.T) {
-	url := jetStream(t, users)
-	home := t.TempDir()
-	dir := filepath.Join(home, "nats", "context")
-	require.NoError(t, os.MkdirAll(dir, 0o700))
-	good, stale := filepath.Join(dir, "good.json"), filepath.Join(dir, "stale.json")
-	require.NoError(t, os.WriteFile(good, []byte(`{"url":"`+url+`","user":"bus","password":"pw"}`), 0o600))
-	require.NoError(t, os.WriteFile(stale, []byte(`{"url":"nats://127.0.0.1:1","user":"bus","password":"pw"}`), 0o600))
-	t.Setenv("XDG_CONFIG_HOME", home)
-
-	for _, c := range []struct {
-		environ, flags []string
-		code           int
-		complaint      string
-	}{
-		{nil, []string{"--context", "good"}, exitDone, ""},
-		{nil, []string{"--context", good}, exitDone, ""},
-		{[]string{"NATS_CONTEXT=good"}, nil, exitDone, ""},
-		{[]string{"NATS_URL=" + as("bus", url)}, nil, exitDone, ""},
-		{[]string{"NATS_URL=nats://127.0.0.1:1"}, []string{"--context", "good"}, exitDone, ""},
-		{[]string{"NATS_CONTEXT=stale"}, []string{"--server", as("bus", url)}, exitDone, ""},
-		{nil, []string{"--context", "stale", "--server", url}, exitDone, ""},
-		{nil, []string{"--context", "stale"}, exitFailed, `no NATS server reachable at context "stale"`},
-		{nil, []string{"--context", "none"}, exitFailed, `unknown context "none"`},
-		{nil, []string{"--server", url}, exitFailed, "NATS server refused the credentials at " + url + ": check the user, token or credentials file"},
-		{nil, []string{"--server", "nats://bus:wrong@" + url[len("nats://"):]}, exitFailed, "refused the credentials at " + url},
-		{nil, []string{"--server", url, "--creds", "/no/such.creds"}, exitFailed, "give the path of a credentials file"},
-		{nil, []string{"--server", "nats://me:secret@127.0.0.1:1"}, exitFailed, "no NATS server reachable at nats://127.0.0.1:1: check the address"},
-	} {
-		got := invokeIn(t, c.environ, "", append([]string{"streams", "info"}, c.flags...)...)
-		require.Equal(t, c.code, got.code, "%v %v: %s", c.environ, c.flags, got.stderr)
-		require.Contains(t, got.stderr, c.complaint)
-		require.NotContains(t, got.stderr, "secret")
-		require.NotContains(t, got.stderr, "wrong@")
-	}
-}
 
 func TestAServerWithoutJetStreamIsToldWithItsRemedy(t *testing.T) {
 	url := jetStream(t, func(o *server.Options) { o.JetStream = false })

@@ -26,10 +26,11 @@ type app struct {
 	stderr  io.Writer
 	environ []string
 
-	server  string // --server
-	context string // --context
-	creds   string // --creds
-	json    bool   // --json
+	server    string // --server
+	context   string // --context
+	noContext bool   // --no-context
+	creds     string // --creds
+	json      bool   // --json
 
 	running bool // a command's own work began; cobra has no type for the mistakes it finds before
 }
@@ -88,8 +89,9 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.server, "server", "", "NATS `URL` of the bus (default $NATS_URL, else "+defaultServer+")")
-	flags.StringVar(&a.context, "context", "", "NATS context by `name`, as the nats command keeps them, or the path of its file (default $NATS_CONTEXT)")
+	flags.StringVar(&a.server, "server", "", "NATS `URL` of the bus (default $NATS_URL, else the context's, else "+defaultServer+")")
+	flags.StringVar(&a.context, "context", "", "NATS context by `name`, as the nats command keeps them, or the path of its file (default $NATS_CONTEXT, else the selected one)")
+	flags.BoolVar(&a.noContext, "no-context", false, "use no NATS context, not even the selected one")
 	flags.StringVar(&a.creds, "creds", "", "NATS credentials `file` (default $NATS_CREDS)")
 	flags.BoolVar(&a.json, "json", false, "one JSON object a line instead of tables")
 	root.SetHelpCommand(newHelpCommand())

@@ -27,12 +27,17 @@ type running struct {
 // start runs a command until it ends or the test does.
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
+	return startIn(t, nil, args...)
+}
+
+func startIn(t *testing.T, environ []string, args ...string) *running {
+	t.Helper()
 	r := &running{t: t, ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.interrupt = cancel
 	go func() {
 		defer close(r.ended)
-		r.code = run(ctx, args, strings.NewReader(""), &r.stdout, &r.stderr, nil)
+		r.code = run(ctx, args, strings.NewReader(""), &r.stdout, &r.stderr, environ)
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -78,7 +78,7 @@ func (a *app) loadConfig(cmd *cobra.Command, file string) (*config.Config, error
 }
 
 func (a *app) serve(ctx context.Context, c *config.Config) error {
-	d := &daemon{config: c, log: hclog.New(&hclog.LoggerOptions{
+	d := &daemon{config: c, external: a.configured(c), log: hclog.New(&hclog.LoggerOptions{
 		Name: "cimbus", Output: a.stderr, Level: hclog.LevelFromString(c.Log.Level), JSONFormat: c.Log.Format == "json",
 	})}
 	d.level = newLogLevel(d.log)

@@ -160,7 +160,7 @@ func (a *app) withDeclared(ctx context.Context, file string, do func(*bus.Bus) e
 	}
 	t := a.target()
 	if c.External() && a.server == "" && a.context == "" {
-		t = configured(c)
+		t = a.configured(c)
 	}
 	return t.withBus(ctx, a.log(hclog.Warn), func(nc *nats.Conn) bus.StreamOptions {
 		streams := streamOptions(c)
