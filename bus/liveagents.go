@@ -13,7 +13,7 @@ import (
 type LiveAgents struct {
 	Connected       map[string]int // agents, by the name the tenant is counted under; one that is connected twice is one
 	Slow            int            // agents on a connection for which the server holds back a megabyte or more
-	SlowConnections uint64         // connections, of whomever, that the server ended since it was started because they did not keep up
+	SlowConnections uint64         // how often the server ended a connection, of whomever, that did not keep up; it counts some twice
 	Connections     int            // open ones, of whomever
 }
 

@@ -107,7 +107,7 @@ func TestHandlerThatFailsIsTriedAgainThenGivesUpWithoutDisturbingOthers(t *testi
 		attempts[id]++
 		return attempts[id]
 	}
-	start(t, b, handlers.Handler{
+	w := start(t, b, handlers.Handler{
 		Name: "moody", Types: []string{"moodSwing"}, FromStart: true,
 		Retry: handlers.RetryPolicy{Attempts: 3, First: time.Millisecond, Longest: 5 * time.Millisecond},
 		Handle: func(_ context.Context, e handlers.Event) ([]handlers.Delivery, error) {
@@ -167,6 +167,27 @@ func TestHandlerThatFailsIsTriedAgainThenGivesUpWithoutDisturbingOthers(t *testi
 		delivered = append(delivered, string(m.Data))
 	}
 	require.ElementsMatch(t, []string{"recovers", "good"}, delivered)
+
+	bustest.Eventually(t, 10*time.Second, func() error {
+		if n := w.Stats().Handled; n != uint64(len(want)) {
+			return fmt.Errorf("%d counted of %d", n, len(want))
+		}
+		return nil
+	})
+	counts := w.Counts()
+	require.Equal(t, map[string]uint64{handlers.ReasonFailed: 1, "unknown-customer": 1, handlers.ReasonPanic: 1, handlers.ReasonBadDelivery: 1}, counts.DeadLetters)
+	require.Len(t, counts.Tenants, 1)
+	acme := counts.Tenants["acme"]
+	require.Equal(t, map[handlers.Outcome]uint64{
+		handlers.Delivered: 2, handlers.Dropped: 1, handlers.DeadLettered: 4, handlers.Transient: 0, handlers.Skipped: 0,
+	}, acme.Outcomes)
+	require.EqualValues(t, 4, acme.Retries, "two until it recovers, two until it is given up")
+	timed := uint64(0)
+	for _, n := range acme.Latency.Counts {
+		timed += n
+	}
+	require.EqualValues(t, 2, timed)
+	require.Positive(t, acme.Latency.Sum)
 }
 
 func TestStuckConversationDelaysNoOther(t *testing.T) {

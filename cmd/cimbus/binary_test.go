@@ -74,6 +74,23 @@ func TestTheBinary(t *testing.T) {
 		require.NoError(t, d.cmd.Wait(), d.stderr.String())
 	})
 
+	t.Run("logs more at SIGUSR1 and as configured at SIGUSR2", func(t *testing.T) {
+		d := b.serve(t, t.TempDir())
+		for i, step := range []struct {
+			signal os.Signal
+			line   string
+		}{
+			{syscall.SIGUSR1, "from=info to=debug by=SIGUSR1"}, {syscall.SIGUSR1, "from=debug to=trace by=SIGUSR1"},
+			{syscall.SIGUSR2, "from=trace to=info by=SIGUSR2"},
+		} {
+			require.NoError(t, d.cmd.Process.Signal(step.signal))
+			require.Eventually(t, func() bool { return strings.Contains(d.stderr.String(), "log level changed: "+step.line) }, patience, 2*time.Millisecond)
+			require.Equal(t, i+1, strings.Count(d.stderr.String(), "log level changed"), d.stderr.String())
+		}
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, d.cmd.Wait(), d.stderr.String())
+	})
+
 	t.Run("is ended at once by a second signal", func(t *testing.T) {
 		d := b.serve(t, t.TempDir())
 		require.NoError(t, d.cmd.Process.Signal(syscall.SIGSTOP)) // both arrive before it can end by the first

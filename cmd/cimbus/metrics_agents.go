@@ -23,7 +23,7 @@ func newAgentMetrics(d *daemon) *agentMetrics {
 		dropped:     metric("cimbus_control_dropped_total", "Requests of agents that were not answered because their reply subject was none of theirs."),
 		connected:   metric("cimbus_agents_connected", "Agents that listen for their deliveries."+here, "tenant"),
 		slow:        metric("cimbus_agents_slow", "Agents on a connection that has a mebibyte or more waiting to be read."+here),
-		ended:       metric("cimbus_slow_connections_total", "Connections that the server ended because they did not keep up."+here),
+		ended:       metric("cimbus_slow_connections_total", "Times that the server ended a connection because it did not keep up; now and then it counts one twice."+here),
 		connections: metric("cimbus_server_connections", "Open connections to the server, of agents, services and everybody else."+here),
 	}
 }

@@ -134,7 +134,7 @@ func TestTheMetricsAgreeWithWhatHappened(t *testing.T) {
 		`cimbus_agent_requests_total{outcome="ok",verb="join"}`:         3,
 		`cimbus_agent_requests_total{outcome="ok",verb="publish"}`:      2,
 		`cimbus_agent_requests_total{outcome="refused",verb="publish"}`: 2,
-		`cimbus_resumed_deliveries_total`:                               6,
+		`cimbus_resumed_deliveries_total`:                               8,
 		`cimbus_gaps_repaired_total`:                                    1,
 
 		`cimbus_agents_connected{tenant="acme"}`:                      1,
