@@ -19,10 +19,13 @@ type Entry struct {
 	Conversation string
 	EventID      string
 	EventName    string
-	Channel      string // original spelling, "" if none was known
-	Outcome      string // one of the Outcome constants
-	Subject      string // the event was published on
-	Stored       time.Time
+	Channel      string    // original spelling, "" if none was known
+	Outcome      string    // one of the Outcome constants
+	Subject      string    // the event was published on
+	Stored       time.Time // when CIM_EVENTS stored it
+
+	IndexSequence uint64    // the entry's own, in CIM_INDEX
+	Committed     time.Time // when the entry was stored: all deliveries of the event were before
 }
 
 // History lists a conversation's committed events with after < Cim-Sequence ≤ upto in order, complete as of the leader; upto
@@ -61,6 +64,68 @@ func (b *Bus) History(ctx context.Context, tenant, conversation string, after, u
 	}
 }
 
+// HistoryBack is History, the newest first; what is committed while it reads may be left out.
+func (b *Bus) HistoryBack(ctx context.Context, tenant, conversation string, after, upto uint64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		span, subject, err := b.indexSpan(ctx, tenant, conversation, upto)
+		if err != nil {
+			yield(Entry{}, fmt.Errorf("history: %w", err))
+			return
+		}
+		entries := backwards[Entry]{
+			forward: func(part Span) iter.Seq2[Entry, error] {
+				return func(yield func(Entry, error) bool) {
+					for m, err := range b.Read(ctx, Range{Stream: StreamIndex, Filter: subject, From: part.First, Upto: part.Last, Batch: 1024}) {
+						if err != nil {
+							yield(Entry{}, fmt.Errorf("history: %w", err))
+							return
+						}
+						if !yield(entry(conversation, m), nil) {
+							return
+						}
+					}
+				}
+			},
+			at: func(e Entry) located {
+				return located{e.IndexSequence, 512 + len(e.EventID) + len(e.EventName) + len(e.Channel) + len(e.Subject)}
+			},
+		}
+		for e, err := range entries.read(span) {
+			if err == nil && e.Sequence <= after || !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// indexSpan is the stretch of CIM_INDEX that has a conversation's entries up to an event, 0 = all.
+func (b *Bus) indexSpan(ctx context.Context, tenant, conversation string, upto uint64) (Span, string, error) {
+	span := Span{Stream: StreamIndex, First: 1}
+	subject, err := subjects.Index{Tenant: tenant, Conversation: conversation}.Subject()
+	if err != nil {
+		return span, "", err
+	}
+	if upto != 0 {
+		above, err := b.firstAbove(ctx, StreamIndex, subject, upto)
+		if err != nil {
+			return span, "", err
+		}
+		if above != 0 {
+			span.Last = above - 1
+			return span, subject, nil
+		}
+	}
+	last, err := b.LastMessage(ctx, StreamIndex, subject)
+	if errors.Is(err, ErrNoMessage) {
+		return span, subject, nil
+	}
+	if err != nil {
+		return span, "", err
+	}
+	span.Last = last.Sequence
+	return span, subject, nil
+}
+
 // firstAbove is the stream sequence of the first message on subject with a Cim-Sequence above s, 0 if there is none; for streams whose
 // Cim-Sequence only grows on a subject. It takes as many reads as halving the stream takes, however many messages are before it.
 func (b *Bus) firstAbove(ctx context.Context, stream, subject string, s uint64) (uint64, error) {
@@ -96,6 +161,9 @@ func entry(conversation string, m *jetstream.RawStreamMsg) Entry {
 		Channel:      LastHeader(m.Header, HeaderChannel),
 		Outcome:      LastHeader(m.Header, HeaderOutcome),
 		Subject:      LastHeader(m.Header, HeaderSourceSubject),
+
+		IndexSequence: m.Sequence,
+		Committed:     m.Time,
 	}
 	// The worker wrote it; a time that cannot be read is as good as none.
 	e.Stored, _ = time.Parse(time.RFC3339Nano, LastHeader(m.Header, HeaderSourceTime))

@@ -153,7 +153,7 @@ func (r *scanner) read(ctx context.Context, yield func(*jetstream.RawStreamMsg) 
 			return errScanned
 		}
 		r.next = raw.Sequence + 1
-		if !yield(raw) {
+		if !yield(raw) || !r.Follow && r.next > r.Upto {
 			return errScanned
 		}
 		if at.pending == 0 {
@@ -214,23 +214,32 @@ func (r *scanner) close(ctx context.Context) {
 	r.consumer = ""
 }
 
-// pull keeps enough asked for.
+// pull keeps enough asked for, and nothing behind the end: short stretches are read too.
 func (r *scanner) pull() error {
 	for r.owed <= scanBatch*(scanPulls-1) {
+		batch := scanBatch
+		if !r.Follow {
+			if left := r.Upto - r.next + 1; left < uint64(r.owed+batch) {
+				batch = int(left) - r.owed
+			}
+		}
+		if batch <= 0 {
+			return nil
+		}
 		r.requests++
 		body, err := json.Marshal(struct {
 			Batch     int           `json:"batch"`
 			MaxBytes  int           `json:"max_bytes"`
 			Expires   time.Duration `json:"expires"`
 			Heartbeat time.Duration `json:"idle_heartbeat"`
-		}{scanBatch, max(scanBytes, 2*int(r.bus.nc.MaxPayload())), scanExpires, scanHeartbeat})
+		}{batch, max(scanBytes, 2*int(r.bus.nc.MaxPayload())), scanExpires, scanHeartbeat})
 		if err != nil {
 			return err
 		}
 		if err := r.bus.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+r.Stream+"."+r.consumer, r.inbox+"."+strconv.Itoa(r.requests), body); err != nil {
 			return err
 		}
-		r.owed += scanBatch
+		r.owed += batch
 	}
 	return nil
 }

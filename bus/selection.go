@@ -25,6 +25,12 @@ type EventSelection struct {
 	Conversation subjects.Match // subjects.None = events of no conversation
 	ID           string         // the event's id, "" = any
 	From, Until  Point          // the stretch, see Bus.Span
+
+	// Where is what else must hold of an event that is selected so far; nil = nothing. It is asked by one goroutine, in the order
+	// of reading.
+	Where func(e *StoredEvent) bool
+	// Looked counts the messages that the server had to send, nil = nobody counts.
+	Looked *uint64
 }
 
 // Validate reports everything of the selection that cannot be.
@@ -65,6 +71,9 @@ func isPattern(name string) bool { return strings.ContainsAny(name, `*?[\`) }
 // it is in and tenant and channel are the reader's to see to.
 func (s *EventSelection) Read(m *jetstream.RawStreamMsg) (StoredEvent, bool) {
 	e := StoredEvent{RawStreamMsg: m}
+	if s.Looked != nil {
+		*s.Looked++
+	}
 	if name, err := subjects.ParseEvent(m.Subject); err == nil {
 		e.Name = name
 	}
@@ -83,7 +92,7 @@ func (s *EventSelection) Read(m *jetstream.RawStreamMsg) (StoredEvent, bool) {
 		decoded, _ := cim.Decode(m.Data, e.Conversation)
 		e.Conversation, e.ID = decoded.Conversation, decoded.ID
 	}
-	return e, s.Conversation.Matches(e.Conversation) && (s.ID == "" || s.ID == e.ID)
+	return e, s.Conversation.Matches(e.Conversation) && (s.ID == "" || s.ID == e.ID) && (s.Where == nil || s.Where(&e))
 }
 
 // cannotHold tells at a glance that a body has not what is asked for. A name may be written with escapes; then it takes a second look.
@@ -116,6 +125,39 @@ func (b *Bus) EventsIn(ctx context.Context, s EventSelection, span Span) iter.Se
 		return b.eventsOfConversation(ctx, s, span)
 	}
 	return b.scanEvents(ctx, s, span)
+}
+
+// EventsBackIn is EventsIn, the newest first.
+func (b *Bus) EventsBackIn(ctx context.Context, s EventSelection, span Span) iter.Seq2[StoredEvent, error] {
+	back := backwards[StoredEvent]{
+		forward: func(part Span) iter.Seq2[StoredEvent, error] { return b.EventsIn(ctx, s, part) },
+		at:      func(e StoredEvent) located { return locate(e.RawStreamMsg) },
+	}
+	if s.Tenant.Name() != "" && s.Conversation.Name() != "" {
+		back.width = span.Last // by the index it costs no more to look at all
+	}
+	return back.read(span)
+}
+
+// FollowEvents reads the selected events from a sequence of StreamEvents on, and goes on with those stored later until ctx ends, whose
+// error is the last pair. From and Until of the selection are not heeded.
+func (b *Bus) FollowEvents(ctx context.Context, s EventSelection, from uint64) iter.Seq2[StoredEvent, error] {
+	return func(yield func(StoredEvent, error) bool) {
+		filters, err := s.Subjects()
+		if err != nil {
+			yield(StoredEvent{}, fmt.Errorf("events: %w", err))
+			return
+		}
+		for m, err := range b.Scan(ctx, Scan{Stream: StreamEvents, Subjects: filters, From: from, Follow: true}) {
+			if err != nil {
+				yield(StoredEvent{}, err)
+				return
+			}
+			if e, ok := s.Read(m); ok && !yield(e, nil) {
+				return
+			}
+		}
+	}
 }
 
 func (b *Bus) scanEvents(ctx context.Context, s EventSelection, span Span) iter.Seq2[StoredEvent, error] {

@@ -83,3 +83,16 @@ func TestReadinessIsAnsweredWithoutWaitingForAServerThatIsGone(t *testing.T) {
 		return nil
 	})
 }
+
+// purgeEvents has the events before a sequence expire.
+func purgeEvents(t *testing.T, url string, before uint64) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	require.NoError(t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	s, err := js.Stream(t.Context(), "CIM_EVENTS")
+	require.NoError(t, err)
+	require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(before)))
+}

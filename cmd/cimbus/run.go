@@ -77,6 +77,8 @@ func newRootCommand(a *app) *cobra.Command {
 		newAgentCommand(a),
 		newConversationCommand(a),
 		newTailCommand(a),
+		newFindCommand(a),
+		newHistoryCommand(a),
 		newDLQCommand(a),
 		newEraseCommand(a),
 		newHandlerCommand(a),
@@ -196,7 +198,7 @@ func badFlag(_ *cobra.Command, err error) error {
 	if !errors.As(err, &invalid) {
 		return err
 	}
-	valid := map[string]string{"int": "a whole number", "bool": "true or false"}[invalid.GetFlag().Value.Type()]
+	valid := map[string]string{"int": "a whole number", "uint64": "a whole number", "bool": "true or false"}[invalid.GetFlag().Value.Type()]
 	return usagef("--%s %q: give %s", invalid.GetFlag().Name, invalid.GetValue(), valid)
 }
 

@@ -16,13 +16,24 @@ type selection struct {
 }
 
 func (s *selection) register(flags *pflag.FlagSet) {
+	s.registerNames(flags)
+	flags.StringVar(&s.until, "until", "", "up to this `place`, included")
+}
+
+// registerNames leaves out where to end.
+func (s *selection) registerNames(flags *pflag.FlagSet) {
 	flags.StringVar(&s.tenant, "tenant", "", "only this tenant's")
 	flags.StringVar(&s.channel, "channel", "", "only events of this channel, such as web; - for those of none")
 	flags.StringArrayVar(&s.events, "event", nil, "only events of this `name`, or pattern of names as AGENT_*; may be repeated")
 	flags.StringVar(&s.conversation, "conversation", "", "only this conversation's; - for events of none")
 	flags.StringVar(&s.id, "id", "", "only the event with this id")
-	flags.StringVar(&s.from, "from", "", "from this `place` on: a sequence, an age, a time or a position")
-	flags.StringVar(&s.until, "until", "", "up to this `place`, included")
+	flags.StringVar(&s.from, "from", "", "from this `place` on: a sequence, an age, a time or a position; --since is the same")
+	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "since" {
+			name = "from"
+		}
+		return pflag.NormalizedName(name)
+	})
 }
 
 // selects is what the flags select.

@@ -1,10 +1,31 @@
 package main
 
 import (
+	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+// seenLine is a line of find and tail.
+type seenLine struct {
+	Position     string              `json:"position"`
+	Time         time.Time           `json:"time"`
+	Sequence     *uint64             `json:"sequence"`
+	Subject      string              `json:"subject"`
+	Tenant       string              `json:"tenant"`
+	Agent        string              `json:"agent"`
+	Type         string              `json:"type"`
+	Channel      string              `json:"channel"`
+	Event        string              `json:"event"`
+	ID           string              `json:"id"`
+	Conversation string              `json:"conversation"`
+	Transient    bool                `json:"transient"`
+	Size         int                 `json:"size"`
+	Headers      map[string][]string `json:"headers"`
+	Payload      json.RawMessage     `json:"payload"`
+}
 
 func TestTailShowsTheEventsAskedFor(t *testing.T) {
 	d := serve(t)
@@ -24,9 +45,10 @@ func TestTailShowsTheEventsAskedFor(t *testing.T) {
 	require.Zero(t, all.wait(), all.stderr.String())
 	require.Zero(t, one.wait(), one.stderr.String())
 
-	require.Regexp(t, `^\d\d:\d\d:\d\d\.\d{3}  cim\.acme\.web\.B  3  c 2  44 B\n$`, one.stdout.String())
-	shown := map[string]seen{}
-	for _, s := range lines[seen](t, all.stdout.String()) {
+	require.Regexp(t, `^TIME +SEQUENCE  SUBJECT +ID +CONVERSATION +SIZE\n\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}         \d  cim\.acme\.web\.B +3 +c 2 +44 B\n$`, one.stdout.String())
+	require.Regexp(t, `(?m)^1 event in `, one.stderr.String())
+	shown := map[string]seenLine{}
+	for _, s := range lines[seenLine](t, all.stdout.String()) {
 		require.NotZero(t, s.Time)
 		require.NotZero(t, s.Sequence)
 		require.Equal(t, len(s.Payload), s.Size)
@@ -34,9 +56,9 @@ func TestTailShowsTheEventsAskedFor(t *testing.T) {
 	}
 	require.Len(t, shown, 5)
 	last := shown["5"]
-	require.Equal(t, seen{
+	require.Equal(t, seenLine{
 		Time: last.Time, Sequence: last.Sequence, Subject: "cim.emca.web.B", Tenant: "emca", Channel: "web", Event: "B", ID: "5",
-		Conversation: "c 2", Size: 44, Payload: []byte(event("5", "B", "c 2")),
+		Conversation: "c 2", Size: 44, Headers: last.Headers, Payload: []byte(event("5", "B", "c 2")),
 	}, last)
 }
 
@@ -59,7 +81,7 @@ func TestTailShowsDeliveriesTransientOnesIncluded(t *testing.T) {
 	require.Zero(t, ann.wait(), ann.stderr.String())
 	require.Zero(t, web.wait(), web.stderr.String())
 
-	got := lines[seen](t, ann.stdout.String())
+	got := lines[seenLine](t, ann.stdout.String())
 	require.Len(t, got, 3)
 	require.Equal(t, []string{"1", "2", "3"}, []string{got[0].ID, got[1].ID, got[2].ID})
 	require.Equal(t, uint64(3), *got[0].Sequence)
@@ -67,12 +89,12 @@ func TestTailShowsDeliveriesTransientOnesIncluded(t *testing.T) {
 	require.Equal(t, "onCimEvent", got[0].Type)
 	require.True(t, got[1].Transient)
 	require.Nil(t, got[1].Sequence)
-	require.Regexp(t, `(?m)^\d\d:\d\d:\d\d\.\d{3}  cim-agent\.acme\.ann\.onCimEvent\.c1  1  c1  \d+ B$`, web.stdout.String())
+	require.Regexp(t, `(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} +\d+         3  cim-agent\.acme\.ann\.onCimEvent\.c1  +A  +1  +\d+ B$`, web.stdout.String())
 }
 
 func TestTailWithoutItsStreamSaysWhatToDo(t *testing.T) {
 	got := invoke(t, "", "tail", "--server", jetStream(t, nil))
 	require.Equal(t, exitFailed, got.code)
-	require.Contains(t, got.stderr, "there is no stream CIM_EVENTS")
+	require.Contains(t, got.stderr, "stream CIM_EVENTS")
 	require.Contains(t, got.stderr, "cimbus serve")
 }
