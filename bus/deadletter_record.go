@@ -1,15 +1,12 @@
 package bus
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cimbus/cimbus/subjects"
@@ -176,11 +173,7 @@ func (b *Bus) RedriveFate(ctx context.Context, d DeadLetter, event uint64) (Redr
 	return FateDeadLetter, again.Sequence, nil
 }
 
-// errRecordOvertaken: somebody else has written about the entry meanwhile.
-var errRecordOvertaken = errors.New("another redrive of the entry is ahead")
-
-// recordRedrive stores a record exactly once, provided that the entry's last one is still at the sequence expected, 0 for none;
-// otherwise it returns errRecordOvertaken. What became of a record that was not acknowledged is read from the leader.
+// recordRedrive stores a record as publishRecord does, provided that the entry's last one is still at the sequence expected.
 func (b *Bus) recordRedrive(ctx context.Context, d *DeadLetter, r *Redrive, expected uint64) error {
 	subject, err := d.name().Redrive()
 	if err != nil {
@@ -190,65 +183,11 @@ func (b *Bus) recordRedrive(ctx context.Context, d *DeadLetter, r *Redrive, expe
 	if err != nil {
 		return fmt.Errorf("record of the entry: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, defaultRetryFor)
-	defer cancel()
-	for tries := 0; ; tries++ {
-		try, cancel := context.WithTimeout(ctx, min(firstAckWait<<min(tries, maxBackoff), defaultAckWait))
-		ack, err := b.js.PublishMsg(try, &nats.Msg{Subject: subject, Data: body}, jetstream.WithExpectStream(StreamDeadLetters), jetstream.WithExpectLastSequencePerSubject(expected))
-		cancel()
-		if err == nil {
-			r.at = ack.Sequence
-			return nil
-		}
-		if err := b.recordDenied(); err != nil {
-			return err
-		}
-		if errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return fmt.Errorf("record of the entry: stream %s is missing or does not take %s: run cimbus streams apply: %w", StreamDeadLetters, subjects.AllRedrives, err)
-		}
-		last, readErr := b.LastMessage(ctx, StreamDeadLetters, subject)
-		switch {
-		case readErr == nil && bytes.Equal(last.Data, body):
-			r.at = last.Sequence
-			return nil
-		case readErr == nil && last.Sequence != expected, errors.Is(readErr, ErrNoMessage) && expected != 0:
-			return errRecordOvertaken
-		case refusedForGood(err):
-			return fmt.Errorf("record of the entry: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("record of the entry: %w", err)
-		case <-time.After(retryPause):
-		}
+	at, err := b.publishRecord(ctx, record{
+		of: "the entry", stream: StreamDeadLetters, family: subjects.AllRedrives, subject: subject, body: body, expected: expected,
+	})
+	if err == nil {
+		r.at = at
 	}
-}
-
-// recordDenied returns the server's complaint that this connection may not publish records. It comes beside the publish, which then is
-// never answered; of several at once only the last is kept, so any of them will do.
-func (b *Bus) recordDenied() error {
-	err := b.nc.LastError()
-	if errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+strings.TrimSuffix(subjects.AllRedrives, ">")) {
-		return fmt.Errorf("record of the entry: %w: this user may not publish on %s: %w", ErrUnauthorized, subjects.AllRedrives, err)
-	}
-	return nil
-}
-
-// The server's err_codes of a message that expected another one before it.
-const (
-	codeWrongLastSequence = 10071
-	codeSequencesCompete  = 10164
-)
-
-// refusedForGood tells whether the server refused a message in a way that trying again does not change.
-func refusedForGood(err error) bool {
-	var api *jetstream.APIError
-	if !errors.As(err, &api) {
-		return errors.Is(err, nats.ErrConnectionClosed)
-	}
-	switch api.ErrorCode {
-	case codeClusterUnavailable, codeClusterNotLeader, codeTooManyRequests, codeWrongLastSequence, codeSequencesCompete:
-		return false
-	}
-	return true
+	return err
 }

@@ -233,12 +233,7 @@ func (r *redrive) message(ctx context.Context, d *DeadLetter) (*nats.Msg, Refusa
 		}
 		now.Payload = source.Data
 	}
-	h := Foreign(now.Header)
-	for _, key := range []string{HeaderChannel, HeaderEventID, HeaderEventName} {
-		if v := LastHeader(now.Header, key); v != "" {
-			h[key] = []string{v}
-		}
-	}
+	h := copiedHeader(now.Header)
 	// An id that a header cannot carry came from the body, which still has it.
 	if now.Conversation != "" && headerSafe(now.Conversation) {
 		h[HeaderConversation] = []string{now.Conversation}

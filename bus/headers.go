@@ -18,11 +18,12 @@ const (
 	HeaderSourceSubject  = "Cim-Source-Subject"   // on derived messages: the subject the event was published on
 	HeaderSourceTime     = "Cim-Source-Time"      // on derived messages: when the event was stored, RFC 3339
 	HeaderOutcome        = "Cim-Outcome"          // on index entries: what became of the event
-	HeaderReplayID       = "Cim-Replay-Id"        // on replays to agents
+	HeaderReplayID       = "Cim-Replay-Id"        // on what a replay sent
 	HeaderTransient      = "Cim-Transient"        // "true" on live messages that no stream keeps
 	HeaderStatus         = "Cim-Status"           // on control replies: "end" closes a page
 	HeaderRedriveOf      = "Cim-Redrive-Of"       // on redriven events, and the dead letters they become: the dead letter's sequence
-	HeaderRedriveHandler = "Cim-Redrive-Handler"  // on redriven events: the only handler that acts on it
+	HeaderRedriveHandler = "Cim-Redrive-Handler"  // on redriven and replayed events: the only handler that acts on it
+	HeaderReplayOf       = "Cim-Replay-Of"        // on events replayed for a handler: the sequence of the event they are a copy of
 	HeaderReason         = "Cim-Reason"           // on dead letters: the reason's class
 	HeaderError          = "Cim-Error"            // on dead letters: the message of the last error
 	HeaderAttempts       = "Cim-Attempts"         // on dead letters: how often the event was tried, decimal

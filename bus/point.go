@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -17,6 +18,19 @@ type Point struct {
 // IsZero tells whether no place is named.
 func (p Point) IsZero() bool {
 	return p.Sequence == 0 && p.Time.IsZero() && p.Position == Position{}
+}
+
+// String is the point as people give it, "" for none.
+func (p Point) String() string {
+	switch {
+	case p.Sequence != 0:
+		return strconv.FormatUint(p.Sequence, 10)
+	case !p.Time.IsZero():
+		return p.Time.UTC().Format(time.RFC3339Nano)
+	case p.Position != Position{}:
+		return p.Position.String()
+	}
+	return ""
 }
 
 // RangeError says that a point is not within what a stream holds.

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -130,7 +131,8 @@ func (c *conversation) handle(ctx context.Context, e *Event, why *invalid) (ackn
 	return acknowledgement{end: endOf(outcome)}, c.index(ctx, e, outcome)
 }
 
-// redrivenForOthers tells whether e is another handler's dead letter, appended once more for that handler alone.
+// redrivenForOthers tells whether e is another handler's dead letter, or an event replayed for it, appended once more for that handler
+// alone.
 func (c *conversation) redrivenForOthers(ctx context.Context, e *Event) (others bool, err error) {
 	if bus.LastHeader(e.Header, bus.HeaderRedriveHandler) == "" {
 		return false, nil
@@ -142,12 +144,15 @@ func (c *conversation) redrivenForOthers(ctx context.Context, e *Event) (others 
 	return others, err
 }
 
-// redrivenForOthers tells whether e was redriven for another handler than the one named. A publisher may write such headers too: they
-// are believed only where they name a dead letter of that handler.
+// redrivenForOthers tells whether e was redriven or replayed for another handler than the one named. A publisher may write such headers
+// too: they are believed only where they name a dead letter of that handler, or the event that e is a copy of.
 func redrivenForOthers(ctx context.Context, b *bus.Bus, name string, e *Event) (bool, error) {
 	handler := bus.LastHeader(e.Header, bus.HeaderRedriveHandler)
 	if handler == "" || handler == name {
 		return false, nil
+	}
+	if of := sequenceIn(e.Header, bus.HeaderReplayOf); of != 0 {
+		return isCopy(ctx, b, e, of)
 	}
 	of := sequenceIn(e.Header, bus.HeaderRedriveOf)
 	if of == 0 {
@@ -166,6 +171,19 @@ func redrivenForOthers(ctx context.Context, b *bus.Bus, name string, e *Event) (
 		return false, err
 	}
 	return bus.LastHeader(m.Header, bus.HeaderHandler) == handler, nil
+}
+
+// isCopy tells whether e is an event that was stored before, appended once more. What says so without being that is handled by all: an
+// event that nobody else has is not hidden from anybody.
+func isCopy(ctx context.Context, b *bus.Bus, e *Event, of uint64) (bool, error) {
+	if of >= e.Sequence {
+		return false, nil
+	}
+	m, err := b.MessageAt(ctx, bus.StreamEvents, of)
+	if errors.Is(err, bus.ErrNoMessage) {
+		return true, nil // it has expired, or was deleted
+	}
+	return err == nil && m.Subject == e.Subject && bytes.Equal(m.Data, e.Payload), err
 }
 
 // sequenceIn reads a stream sequence from a header, 0 if there is none.

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -176,41 +174,6 @@ func cloneHeader(h nats.Header) nats.Header {
 	return out
 }
 
-// maxHeaderValue bounds what an event's own words may take in the headers of what is made of it, in bytes.
-const maxHeaderValue = 512
-
-// maxTakenOver bounds the publisher's own headers on what is made of an event, in bytes. The server takes 64 KiB of headers a message,
-// and a dead letter has some KiB more than its event: one legal event would stop its conversation for ever.
-const maxTakenOver = 48 << 10
-
-// takenOver are the headers a publisher sent that are not reserved; where they are too many the largest are left out.
-func takenOver(published nats.Header) nats.Header {
-	h := bus.Foreign(published)
-	size := func(key string) int {
-		n := 0
-		for _, v := range h[key] {
-			n += len(key) + len(v) + len(": \r\n")
-		}
-		return n
-	}
-	total := 0
-	for key := range h {
-		total += size(key)
-	}
-	if total <= maxTakenOver {
-		return h
-	}
-	keys := slices.SortedFunc(maps.Keys(h), func(x, y string) int { return cmp.Or(cmp.Compare(size(y), size(x)), cmp.Compare(x, y)) })
-	for _, key := range keys {
-		if total <= maxTakenOver {
-			break
-		}
-		total -= size(key)
-		delete(h, key)
-	}
-	return h
-}
-
 // derivedHeader are the headers of everything made of e: what the publisher sent that is not reserved, and the bus's own. The caller may
 // set others, and changes no value in place.
 func derivedHeader(e *Event) nats.Header {
@@ -221,22 +184,8 @@ func derivedHeader(e *Event) nats.Header {
 }
 
 func makeDerivedHeader(e *Event) nats.Header {
-	h := takenOver(e.Header)
-	values := make([]string, 0, 7) // one for all, of which each header has its part
-	set := func(key, value string) {
-		// A header cannot hold a line break; the body and the subject have the name as it is.
-		if value != "" && !strings.ContainsAny(value, "\r\n") {
-			n := len(values)
-			values = append(values, value[:min(len(value), maxHeaderValue)])
-			h[key] = values[n : n+1 : n+1]
-		}
-	}
-	set(bus.HeaderConversation, e.Conversation)
-	set(bus.HeaderChannel, cmp.Or(e.Channel, bus.LastHeader(e.Header, bus.HeaderChannel), e.Source.Channel))
-	set(bus.HeaderEventID, e.ID)
-	set(bus.HeaderEventName, e.Name)
-	set(bus.HeaderSequence, strconv.FormatUint(e.Sequence, 10))
-	set(bus.HeaderSourceSubject, e.Subject)
-	set(bus.HeaderSourceTime, sourceTime(e.Stored))
-	return h
+	return bus.DerivedHeader(e.Header, bus.Source{
+		Conversation: e.Conversation, Channel: cmp.Or(e.Channel, bus.LastHeader(e.Header, bus.HeaderChannel), e.Source.Channel),
+		ID: e.ID, Name: e.Name, Sequence: e.Sequence, Subject: e.Subject, Stored: e.Stored,
+	})
 }
