@@ -64,7 +64,10 @@ func (b *Bus) StartReplay(ctx context.Context, n NewReplay) (*Replay, error) {
 		r.record.ID = nuid.Next()
 	}
 	r.turn(n.Operator)
-	return r, r.begin(ctx, ErrReplayExists)
+	if err := r.begin(ctx, ErrReplayExists); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // ResumeReplay takes up a replay where it stopped, failed or was broken off. What is replayed, where to and how fast is as it was
@@ -94,7 +97,10 @@ func (b *Bus) ResumeReplay(ctx context.Context, id, operator string) (*Replay, e
 	}
 	r.record.State, r.record.Error = ReplayRunning, ""
 	r.turn(operator)
-	return r, r.begin(ctx, ErrReplayTaken)
+	if err := r.begin(ctx, ErrReplayTaken); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Resumed tells whether the replay goes on where an earlier run ended.

@@ -118,6 +118,8 @@ func replayMessageID(id string, sequence uint64) string {
 
 func (t *subjectTarget) Flush(ctx context.Context) (uint64, error) {
 	if t.lanes == nil {
+		ctx, cancel := context.WithTimeout(ctx, defaultAckWait)
+		defer cancel()
 		return 0, t.b.nc.FlushWithContext(ctx)
 	}
 	return t.lanes.flush(ctx)

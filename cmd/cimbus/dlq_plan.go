@@ -95,17 +95,7 @@ func (l planLine) tables(force bool) []table {
 		tables = append(tables, t)
 	}
 	t := table{head: []string{"TENANT", "CONVERSATION", "ENTRIES"}}
-	rest := 0
-	for i, n := range l.Conversations {
-		if i < busiest {
-			t.row(n.Tenant, orDash(cut(n.Conversation)), fmt.Sprint(n.Entries))
-		} else {
-			rest += n.Entries
-		}
-	}
-	if others := len(l.Conversations) - busiest; others > 0 {
-		t.row("", fmt.Sprintf("and %s more", plural(others, "conversation")), fmt.Sprint(rest))
-	}
+	t.busiest(l.Conversations)
 	tables = append(tables, t)
 	if len(l.Refused) > 0 {
 		t := table{head: []string{"REFUSED", "ENTRIES", "WHY"}}
