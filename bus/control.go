@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/cimbus/cimbus/subjects"
 )
@@ -59,7 +57,7 @@ type Control struct {
 	bus     *Bus
 	o       ControlOptions
 	log     hclog.Logger
-	service micro.Service
+	service *service
 
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -79,7 +77,7 @@ type Control struct {
 
 type agentName struct{ tenant, agent string }
 
-// ServeControl starts answering agents as the NATS micro service "cimbus", in a queue group of that name: several processes
+// ServeControl starts answering agents as the NATS micro service ServiceName, in a queue group of that name: several processes
 // share the work. It serves until Close, or the bus's; ctx bounds the start only.
 func (b *Bus) ServeControl(ctx context.Context, o ControlOptions) (*Control, error) {
 	if b.ctx.Err() != nil {
@@ -96,24 +94,23 @@ func (b *Bus) ServeControl(ctx context.Context, o ControlOptions) (*Control, err
 	c := &Control{bus: b, o: o, log: o.Logger, turns: make(chan struct{}, o.Concurrency), inflight: map[agentName]int{}, counters: map[string]*requestCounters{}}
 	c.ctx, c.cancel = context.WithCancel(b.ctx)
 	var err error
-	if c.service, err = micro.AddService(b.nc, micro.Config{
-		Name: "cimbus", Version: o.Version, QueueGroup: "cimbus",
-		Description: "Requests of agents to the bus",
-	}); err != nil {
+	if c.service, err = newService(b.nc, o.Version, c.drop); err != nil {
 		c.cancel()
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	for verb := range c.verbs() {
-		c.counters[verb] = &requestCounters{}
-	}
+	handlers := map[*endpoint]nats.MsgHandler{}
 	for verb, run := range c.verbs() {
+		c.counters[verb] = &requestCounters{}
 		subject, err := subjects.ControlFilter{Verb: subjects.Is(verb)}.Subject()
-		if err == nil {
-			err = c.service.AddEndpoint(verb, c.handler(run), micro.WithEndpointSubject(subject))
-		}
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("control: serve %s: %w", verb, err), c.Close())
+			c.cancel()
+			return nil, fmt.Errorf("control: serve %s: %w", verb, err)
 		}
+		e := c.service.add(verb, subject)
+		handlers[e] = c.handler(e, run)
+	}
+	if err := c.service.start(handlers); err != nil {
+		return nil, errors.Join(fmt.Errorf("control: %w", err), c.Close())
 	}
 	// From here on the server knows of the service.
 	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
@@ -139,7 +136,7 @@ func (c *Control) Close() error {
 
 func (c *Control) stop() {
 	c.closing.Do(func() {
-		if err := c.service.Stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		if err := c.service.stop(); err != nil {
 			c.closeErr = fmt.Errorf("control: %w", err)
 		}
 		// The server passes requests on until it has heard of the end; those are still worked on.
@@ -154,19 +151,18 @@ func (c *Control) stop() {
 	})
 }
 
-// handler takes requests off the service's subscription, which all agents share: whatever may take time happens elsewhere.
-//
-// Nothing is answered but through the request it makes. In particular micro.Request's own Respond and Error, which send
-// wherever the reply subject says, are never called; micro answers no request to an endpoint by itself.
-func (c *Control) handler(run controlVerb) micro.HandlerFunc {
-	return func(m micro.Request) {
+// handler takes requests off the endpoint's subscription, which all agents share: whatever may take time happens elsewhere. Nothing is
+// answered but through the request it makes.
+func (c *Control) handler(e *endpoint, run controlVerb) nats.MsgHandler {
+	return func(m *nats.Msg) {
+		began := time.Now()
 		r, ok := c.admit(m)
 		if !ok {
-			if n := c.dropped.Add(1); n&(n-1) == 0 { // at 1, 2, 4, 8 …
-				c.log.Warn("request dropped: its reply subject is none of the caller's", "subject", m.Subject(), "dropped", n)
-			}
+			c.drop(m)
+			e.done(began, "dropped: the reply subject is none of the caller's")
 			return
 		}
+		r.endpoint, r.began = e, began
 		if !c.enter(r.agent) {
 			c.answered(r, errBusy)
 			return
@@ -185,32 +181,25 @@ func (c *Control) handler(run controlVerb) micro.HandlerFunc {
 	}
 }
 
+// drop leaves a request unanswered.
+func (c *Control) drop(m *nats.Msg) {
+	if n := c.dropped.Add(1); n&(n-1) == 0 { // at 1, 2, 4, 8 …
+		c.log.Warn("request dropped: its reply subject is none of the caller's", "subject", m.Subject, "dropped", n)
+	}
+}
+
 // admit looks at the reply subject before anything else of a request. A reply subject is input: the bus may publish where an
 // agent may not, so an answer to $JS.API.STREAM.PURGE.CIM_EVENTS would purge it in the agent's stead.
-func (c *Control) admit(m micro.Request) (*request, bool) {
-	name, err := subjects.ParseControl(m.Subject())
+func (c *Control) admit(m *nats.Msg) (*request, bool) {
+	name, err := subjects.ParseControl(m.Subject)
 	if err != nil {
 		return nil, false
 	}
 	inbox := subjects.Inbox{Tenant: name.Tenant, Agent: name.Agent}
-	if !inbox.Contains(m.Reply()) && (!c.o.OpenInboxes || !openInbox(m.Reply())) {
+	if !inbox.Contains(m.Reply) && (!c.o.OpenInboxes || !openInbox(m.Reply)) {
 		return nil, false
 	}
-	return &request{control: c, agent: agentName{name.Tenant, name.Agent}, verb: name.Verb, reply: m.Reply(), data: m.Data(), header: m.Headers()}, true
-}
-
-// openInbox reports whether reply is a literal subject below _INBOX, the prefix of every client that was not told another.
-func openInbox(reply string) bool {
-	rest, ok := strings.CutPrefix(reply, "_INBOX.")
-	if !ok {
-		return false
-	}
-	for token := range strings.SplitSeq(rest, ".") {
-		if token == "" {
-			return false
-		}
-	}
-	return !strings.ContainsFunc(rest, func(r rune) bool { return r <= ' ' || r >= 0x7F || r == '*' || r == '>' })
+	return &request{control: c, agent: agentName{name.Tenant, name.Agent}, verb: name.Verb, reply: m.Reply, data: m.Data, header: m.Header}, true
 }
 
 // enter counts a request in, unless the agent or the service has too many already.

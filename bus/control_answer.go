@@ -13,7 +13,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/cimbus/cimbus/bus/cim"
 	"github.com/cimbus/cimbus/subjects"
@@ -89,7 +88,9 @@ type request struct {
 	verb      string
 	reply     string
 	data      []byte
-	header    micro.Headers
+	header    nats.Header
+	endpoint  *endpoint
+	began     time.Time
 	unflushed int
 }
 

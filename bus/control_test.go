@@ -108,7 +108,7 @@ func TestAnAgentsUserReachesNothingButItsOwnControl(t *testing.T) {
 	ada := r.caller("ada")
 	_, end := ada.ask(bus.VerbCheck, "")
 	require.Contains(t, end, `"upto"`)
-	// micro answers its own discovery wherever the reply subject says; an agent cannot ask it.
+	// Discovery is for operators: an agent cannot ask for it, nor anything of another.
 	for _, subject := range []string{"$SRV.PING", "$SRV.INFO.cimbus", "cim-ctl.acme.ben.check", "$JS.API.INFO"} {
 		require.NoError(t, ada.nc.PublishRequest(subject, ada.inbox+"x", nil))
 	}

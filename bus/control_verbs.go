@@ -291,6 +291,6 @@ func (c *Control) publish(ctx context.Context, r *request) error {
 	}
 	return c.receipt(r)(c.bus.Publish(ctx, Event{
 		Tenant: r.agent.tenant, Channel: e.Channel, Name: e.Name, Conversation: e.Conversation, ID: e.ID,
-		Body: q.Event, Header: Foreign(nats.Header(r.header)),
+		Body: q.Event, Header: Foreign(r.header),
 	}))
 }

@@ -48,7 +48,12 @@ func (c *Control) answered(r *request, err error) {
 	if err != nil {
 		r.fail(err)
 	}
-	is := outcomeOf(err)
+	is, problem := outcomeOf(err), ""
+	if is != RequestOK && is != RequestExpired {
+		told := coded(err)
+		problem = told.Code + ": " + told.Message
+	}
+	r.endpoint.done(r.began, problem)
 	for i, outcome := range requestOutcomes() {
 		if is == outcome {
 			c.counters[r.verb][i].Add(1)

@@ -53,7 +53,7 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.worker, err = handlers.Start(ctx, d.bus, d.handler()); err != nil {
 		return err
 	}
-	if d.control, err = d.bus.ServeControl(ctx, bus.ControlOptions{OpenInboxes: d.onLoopback()}); err != nil {
+	if d.control, err = d.bus.ServeControl(ctx, bus.ControlOptions{OpenInboxes: d.onLoopback(), Version: readBuild().semantic()}); err != nil {
 		return err
 	}
 	d.http.ready(d)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -44,6 +45,15 @@ func readBuild() build {
 		}
 	}
 	return b
+}
+
+// semantic is the version as other tools read it, "" where there is none.
+func (b build) semantic() string {
+	version, ok := strings.CutPrefix(b.Version, "v")
+	if !ok {
+		return ""
+	}
+	return version
 }
 
 func newVersionCommand(a *app) *cobra.Command {
