@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/cim"
 )
 
 // Counts are what a worker did since it was started, by tenant where the bus tells it apart.
 type Counts struct {
 	Tenants     map[string]TenantCounts // by the name the tenant is counted under: see bus.Options.CountedTenants
-	DeadLetters map[string]uint64       // by reason; beyond 32 reasons, which handlers may invent, those of any other as "_other"
+	DeadLetters map[string]uint64       // by reason, of which all of the bus's own are named; of those that handlers invent 32 are, and "_other"
 }
 
 // TenantCounts are the events of one tenant.
@@ -111,23 +112,40 @@ func (l *latency) read() Latency {
 	return out
 }
 
-// maxReasons is how many reasons of dead letters are told apart.
+// maxReasons is how many reasons of dead letters are told apart that handlers invent.
 const maxReasons = 32
 
-// reasons counts dead letters by their reason.
+// ownReasons are those of the runtime and of package cim.
+func ownReasons() []string {
+	return []string{
+		ReasonSubjectMismatch, ReasonBadSubject, ReasonNoConversation, ReasonBadConversation, ReasonInvalidEvent, ReasonFailed, ReasonPanic,
+		ReasonBadDelivery, ReasonStuck, ReasonTooLarge,
+		cim.ReasonNotJSON, cim.ReasonTooDeep, cim.ReasonNotAnEvent, cim.ReasonNoName, cim.ReasonNoID, cim.ReasonNoParticipant,
+	}
+}
+
+// reasons counts dead letters by their reason. The bus's own are there from the start, at 0: of a counter that begins above 0 the
+// first increase is not seen.
 type reasons struct {
 	mu    sync.Mutex
+	limit int
 	count map[string]uint64
+}
+
+func newReasons() *reasons {
+	r := &reasons{count: map[string]uint64{}}
+	for _, own := range ownReasons() {
+		r.count[own] = 0
+	}
+	r.limit = len(r.count) + maxReasons
+	return r
 }
 
 func (r *reasons) add(reason string) {
 	reason = strings.ToValidUTF8(reason[:min(len(reason), 64)], "?")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.count == nil {
-		r.count = map[string]uint64{}
-	}
-	if _, known := r.count[reason]; !known && len(r.count) >= maxReasons {
+	if _, known := r.count[reason]; !known && len(r.count) >= r.limit {
 		reason = "_other"
 	}
 	r.count[reason]++

@@ -21,7 +21,7 @@ func NewHand(b *bus.Bus, h Handler, tenant, id string) (*Hand, error) {
 	}
 	log := hclog.NewNullLogger()
 	w := &Worker{
-		bus: b, js: js, handler: h.withDefaults(), log: log, tenants: bus.NewPerTenant[tally](b),
+		bus: b, js: js, handler: h.withDefaults(), log: log, tenants: bus.NewPerTenant[tally](b), reasons: newReasons(),
 		outage: &reports{log: log, message: "outage"}, failing: &reports{log: log, message: "failing"}, dying: &reports{log: log, message: "buried"},
 	}
 	return &Hand{conv: newConversation(w, laneKey{tenant, id})}, nil

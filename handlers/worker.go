@@ -30,7 +30,7 @@ type Worker struct {
 	dying   *reports // events became dead letters, by their reason
 	stats   counters
 	tenants *bus.PerTenant[tally]
-	reasons reasons
+	reasons *reasons
 	gate    *gate // what is worked on at once
 
 	holdback            time.Duration // age of a state before it may be checkpointed
@@ -79,7 +79,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 	h = h.withDefaults()
 	log := b.Logger().Named("handler").With("handler", h.Name)
 	w := &Worker{
-		bus: b, handler: h, log: log, gate: newGate(h.Parallel), tenants: bus.NewPerTenant[tally](b),
+		bus: b, handler: h, log: log, gate: newGate(h.Parallel), tenants: bus.NewPerTenant[tally](b), reasons: newReasons(),
 		outage:   &reports{log: log, message: "NATS is in trouble, trying again"},
 		failing:  &reports{log: log, message: "the handler fails, trying again"},
 		dying:    &reports{log: log, message: "an event became a dead letter"},
