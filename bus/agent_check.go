@@ -13,6 +13,9 @@ import (
 // catchUp reads a page after the verified position and hands out what was not.
 func (f *feed) catchUp(ctx context.Context) error {
 	page, messages, err := f.back.resume(ctx, f.verified, f.gap)
+	if err == nil {
+		err = f.sameLog(page.last)
+	}
 	if err != nil {
 		return f.refused(ctx, err)
 	}
@@ -56,6 +59,9 @@ func (f *feed) catchUp(ctx context.Context) error {
 // makeSure asks the log before anything further is handed out.
 func (f *feed) makeSure(ctx context.Context) error {
 	upto, count, more, err := f.back.check(ctx, &f.verified)
+	if err == nil {
+		err = f.sameLog(upto)
+	}
 	if err != nil {
 		return f.refused(ctx, err)
 	}
@@ -73,6 +79,9 @@ func (f *feed) makeSure(ctx context.Context) error {
 // routineCheck asks the log while deliveries go on: what it counts may be on its way.
 func (f *feed) routineCheck(ctx context.Context) error {
 	upto, count, more, err := f.back.check(ctx, &f.verified)
+	if err == nil {
+		err = f.sameLog(upto)
+	}
 	if err != nil {
 		var expired *ExpiredError
 		if errors.As(err, &expired) || !transientFailure(err) {
@@ -106,6 +115,15 @@ func (f *feed) routineCheck(ctx context.Context) error {
 	}
 	f.confirm(upto)
 	return nil
+}
+
+// sameLog refuses a log that was restored from a copy while this stream went on: what was handed out after the verified position may be in
+// it under other sequences, or not at all.
+func (f *feed) sameLog(upto Position) error {
+	if upto.Identity == f.identity {
+		return nil
+	}
+	return &ExpiredError{From: Position{Identity: upto.Identity, Sequence: f.verified.Sequence}, To: upto, Reason: ExpiredRestored}
 }
 
 // handedUpto counts what was handed out after the verified position and up to p.

@@ -20,7 +20,7 @@ type ExpiredError struct {
 // The reasons of an ExpiredError.
 const (
 	ExpiredRecreated = "recreated" // the stream was deleted and made again since
-	ExpiredRestored  = "restored"  // another message has this sequence now: the stream was restored from an older copy
+	ExpiredRestored  = "restored"  // the stream was restored from an older copy, in which the message with this sequence is another one or none
 	ExpiredAhead     = "ahead"     // the stream does not reach this sequence: it was restored from an older copy
 	ExpiredDeleted   = "deleted"   // messages after the position were deleted, by age or for want of space
 	ExpiredLimit     = "limit"     // a conversation had more messages after the position than are kept of one
@@ -34,6 +34,7 @@ func (e *ExpiredError) Error() string {
 // deliveryLog is CIM_DELIVERIES as its leader described it at one time.
 type deliveryLog struct {
 	identity   string
+	lineage    lineage // of what it is a restored copy
 	first      uint64 // first sequence that is stored
 	last       uint64 // last sequence that was given out
 	lastTime   time.Time
@@ -49,7 +50,7 @@ func (b *Bus) describeDeliveries(ctx context.Context) (deliveryLog, error) {
 	}
 	info := stream.CachedInfo()
 	return deliveryLog{
-		identity: streamIdentity(info.Created),
+		identity: streamIdentity(info.Created), lineage: lineageOf(info.Config.Metadata),
 		first:    info.State.FirstSeq, last: info.State.LastSeq, lastTime: info.State.LastTime,
 		replicas: info.Config.Replicas, perSubject: info.Config.MaxMsgsPerSubject,
 	}, nil
@@ -83,9 +84,16 @@ func (l deliveryLog) overtaken(p Position) bool {
 // vet makes sure that a reading of l after p misses nothing; otherwise it returns an *ExpiredError. A plain number carries no
 // proof of the stream it was taken of and is believed.
 func (b *Bus) vet(ctx context.Context, l deliveryLog, p Position) error {
+	if p.Identity != "" && p.Identity != l.identity {
+		copied, restored := l.lineage.last(p.Identity)
+		switch {
+		case !restored:
+			return l.expired(ExpiredRecreated)
+		case p.Sequence > copied:
+			return l.expired(ExpiredRestored)
+		}
+	}
 	switch {
-	case p.Identity != "" && p.Identity != l.identity:
-		return l.expired(ExpiredRecreated)
 	case p.Sequence > l.last:
 		return l.expired(ExpiredAhead)
 	case l.overtaken(p):

@@ -194,8 +194,16 @@ func (b *Bus) provision(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := b.ApplyStreams(ctx, plan, false); err != nil || b.server == nil {
+	if err := b.ApplyStreams(ctx, plan, false); err != nil {
 		return err
+	}
+	for _, s := range plan.Streams {
+		if s.Stream == StreamEvents && !s.restored.IsZero() {
+			b.log.Info("the streams are restored from a snapshot", "taken", s.restored)
+		}
+	}
+	if b.server == nil {
+		return nil
 	}
 	return b.server.Sync()
 }

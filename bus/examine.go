@@ -44,6 +44,7 @@ func (b *Bus) Examine(ctx context.Context, o AlarmOptions) ([]Finding, error) {
 	}
 	found = append(found, together("lost", streams, StreamStatus.Loss)...)
 	found = append(found, b.examineOrder(ctx, streams)...)
+	found = append(found, restoredOf(streams)...)
 	found = append(found, b.examineLag(ctx, streams, cmp.Or(o.Lag, lagFail))...)
 	found = append(found, b.examineDeadLetters(ctx)...)
 	found = append(found, b.examineClock(ctx, streams)...)
@@ -256,6 +257,34 @@ func (b *Bus) examineOrder(ctx context.Context, streams []StreamStatus) []Findin
 			f.Remedy = "stop the handlers; restore all streams from one copy, or have publishers send again what came after it"
 			break
 		}
+	}
+	return []Finding{f}
+}
+
+// restoredOf tells of which snapshot the streams are copies.
+func restoredOf(streams []StreamStatus) []Finding {
+	f := Finding{
+		Check: "restored", Level: LevelOK, Remedy: nothing,
+		Why: "what was stored after the snapshot is not there, and positions handed out since then have expired",
+	}
+	events := streams[0]
+	var others []string
+	for _, s := range streams {
+		if s.Exists && !s.RestoredFrom.Equal(events.RestoredFrom) {
+			others = append(others, s.Stream)
+		}
+	}
+	switch {
+	case !events.RestoredFrom.IsZero():
+		f.Found = fmt.Sprintf("from the snapshot of %s, at %s", events.RestoredFrom.Format(time.RFC3339), events.RestoredAt.Format(time.RFC3339))
+	case len(others) > 0:
+		f.Found = "CIM_EVENTS is not a copy, and others are"
+	default:
+		return nil
+	}
+	if len(others) > 0 {
+		f.Of = strings.Join(others, ", ")
+		f.Found += "; " + f.Of + ": made, or restored, at another time"
 	}
 	return []Finding{f}
 }

@@ -3,6 +3,7 @@ package bus
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -32,6 +33,8 @@ type StreamPlan struct {
 
 	config jetstream.StreamConfig // what the stream is created with or updated to
 	grows  int64                  // bytes by which the stream's reservation of storage grows
+
+	restored time.Time // when the snapshot was taken that the stream was restored from
 }
 
 // Difference is one setting of a stream that is not as declared.

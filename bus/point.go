@@ -125,7 +125,8 @@ func (b *Bus) placed(ctx context.Context, stream string, p Point) (Point, error)
 	if err != nil {
 		return p, fmt.Errorf("stream %s: %w", StreamDeliveries, err)
 	}
-	if p.Position.Identity != "" && p.Position.Identity != streamIdentity(info.Created) {
+	copied, restored := lineageOf(info.Config.Metadata).last(p.Position.Identity)
+	if p.Position.Identity != "" && p.Position.Identity != streamIdentity(info.Created) && (!restored || p.Position.Sequence > copied) {
 		return p, fmt.Errorf("position %s: %w: %s was made anew since, or belongs to another bus", p.Position, ErrForeignPosition, StreamDeliveries)
 	}
 	m, err := b.MessageAt(ctx, StreamDeliveries, p.Position.Sequence)

@@ -99,8 +99,15 @@ func (b *Bus) planStream(ctx context.Context, want jetstream.StreamConfig) (Stre
 	}
 	plan.Differences, plan.config = c.diffs, c.to
 	plan.grows = max(c.to.MaxBytes, 0) - max(c.have.MaxBytes, 0)
+	if from := info.Config.Metadata[metadataRestoring]; from != "" {
+		plan.Differences = append(plan.Differences, Difference{
+			Field: "restored", Have: "in part", Want: "to the end", Impossible: true,
+			Why: "restoring the snapshot of " + from + " was broken off: cimbus streams restore it again",
+		})
+	}
+	plan.restored, _ = restoredFrom(info.Config.Metadata)
 	plan.Action = ActionKeep
-	for _, d := range c.diffs {
+	for _, d := range plan.Differences {
 		if d.Destructive || d.Impossible {
 			plan.Action = ActionRefuse
 			break

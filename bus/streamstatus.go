@@ -16,6 +16,8 @@ type StreamStatus struct {
 	Stream        string     `json:"stream"`
 	Exists        bool       `json:"exists"` // false: all that follows is empty
 	Created       time.Time  `json:"created,omitzero"`
+	RestoredFrom  time.Time  `json:"restored_from,omitzero"` // when the snapshot was taken that it is a copy of; absent if it is none
+	RestoredAt    time.Time  `json:"restored_at,omitzero"`
 	Messages      uint64     `json:"messages"`
 	Bytes         uint64     `json:"bytes"`
 	MaxBytes      int64      `json:"max_bytes"`       // -1 = no limit
@@ -95,6 +97,7 @@ func (b *Bus) streamStatus(ctx context.Context, name string) (StreamStatus, erro
 func (s *StreamStatus) fill(info *jetstream.StreamInfo) {
 	state := info.State
 	s.Exists, s.Created = true, info.Created
+	s.RestoredFrom, s.RestoredAt = restoredFrom(info.Config.Metadata)
 	s.Messages, s.Bytes, s.MaxBytes, s.MaxAge = state.Msgs, state.Bytes, info.Config.MaxBytes, info.Config.MaxAge.Seconds()
 	s.FirstSequence, s.LastSequence, s.Subjects = state.FirstSeq, state.LastSeq, state.NumSubjects
 	s.Replicas = info.Config.Replicas

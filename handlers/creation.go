@@ -29,9 +29,6 @@ func derivedStreams() []string {
 	return append(readBack(), bus.StreamConversations, bus.StreamDeliveries, bus.StreamDeadLetters)
 }
 
-// metadataKey keeps, in the durable's metadata, when a stream was created that everything below the durable's floor is in.
-func metadataKey(stream string) string { return "cimbus-created-" + stream }
-
 // restore makes sure, before anything is read back in an epoch, that index and member records are whole: where one was deleted
 // and made again since the durable's floor was reached, it is written again. It returns what the epoch holds for given.
 func (w *Worker) restore(ctx context.Context, pin string) (creations, error) {
@@ -53,7 +50,7 @@ func (w *Worker) restore(ctx context.Context, pin string) (creations, error) {
 	config.Metadata = maps.Clone(config.Metadata)
 	for _, name := range readBack() {
 		at := now[name].UTC().Format(time.RFC3339Nano)
-		key := metadataKey(name)
+		key := bus.CreatedMark(name)
 		noted, finished := config.Metadata[key], w.metadata[key]
 		if noted == at {
 			continue
