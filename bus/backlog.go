@@ -35,8 +35,8 @@ func (e *ExpiredError) Error() string {
 type deliveryLog struct {
 	identity   string
 	lineage    lineage // of what it is a restored copy
-	first      uint64 // first sequence that is stored
-	last       uint64 // last sequence that was given out
+	first      uint64  // first sequence that is stored
+	last       uint64  // last sequence that was given out
 	lastTime   time.Time
 	replicas   int
 	perSubject int64 // messages kept of one subject, ≤ 0 = all
@@ -51,7 +51,7 @@ func (b *Bus) describeDeliveries(ctx context.Context) (deliveryLog, error) {
 	info := stream.CachedInfo()
 	return deliveryLog{
 		identity: streamIdentity(info.Created), lineage: lineageOf(info.Config.Metadata),
-		first:    info.State.FirstSeq, last: info.State.LastSeq, lastTime: info.State.LastTime,
+		first: info.State.FirstSeq, last: info.State.LastSeq, lastTime: info.State.LastTime,
 		replicas: info.Config.Replicas, perSubject: info.Config.MaxMsgsPerSubject,
 	}, nil
 }

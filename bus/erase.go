@@ -299,13 +299,13 @@ func (e *eraser) remove(ctx context.Context, name string, t remnant) error {
 		return stream.Purge(ctx, jetstream.WithPurgeSubject(t.subject))
 	}
 	err := stream.SecureDeleteMsg(ctx, t.sequence)
-	if err == nil {
-		return nil
+	if err != nil {
+		// Expired, replaced, or erased by somebody else meanwhile? The next search tells of what is not.
+		if _, now := e.bus.MessageAt(ctx, name, t.sequence); errors.Is(now, ErrNoMessage) {
+			err = nil
+		}
 	}
-	if _, now := e.bus.MessageAt(ctx, name, t.sequence); !errors.Is(now, ErrNoMessage) {
-		return err
-	}
-	return nil // expired, replaced, or erased by somebody else meanwhile: the next search tells
+	return err
 }
 
 // settle waits until no handler has any of the events in hand that were found: of one that is deleted before, the server forgets that it is

@@ -43,7 +43,9 @@ func snapshot(t *testing.T, b *bus.Bus) string {
 
 // The worker goes on where it was when the snapshot was begun; what the streams hold beyond that is done again and found done.
 func TestASnapshotTakenUnderLoadIsRestoredWithNothingLostTwiceOrOutOfOrder(t *testing.T) {
-	for name, place := range map[string]struct{ from, to func(t *testing.T) bus.Options }{
+	for name, place := range map[string]struct {
+		from, to func(t *testing.T) bus.Options
+	}{
 		"in-process to in-process": {places["in-process"], places["in-process"]},
 		"external to in-process":   {places["external server"], places["in-process with listeners, strict"]},
 		"cluster to external":      {places["three-node cluster"], places["external server"]},

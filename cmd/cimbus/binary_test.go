@@ -4,6 +4,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -56,6 +58,27 @@ func TestTheBinary(t *testing.T) {
 		require.Equal(t, exitUsage, code)
 		require.Empty(t, stdout)
 		require.Contains(t, stderr, "cimbus agent: ")
+	})
+
+	t.Run("leaves nothing of a snapshot that the disk has no room for", func(t *testing.T) {
+		d := b.serve(t, t.TempDir())
+		noise := make([]byte, 60<<10)
+		_, err := rand.Read(noise)
+		require.NoError(t, err)
+		code, _, stderr := b.run(t, `{"id":"1","name":"CUSTOMER_MESSAGE","conversationId":"c1","data":"`+base64.StdEncoding.EncodeToString(noise)+`"}`,
+			"publish", "--tenant", "acme", "--server", d.NATS)
+		require.Zero(t, code, stderr)
+		parent := t.TempDir()
+		out, err := exec.Command("sh", "-c", `ulimit -f 32; exec "$0" "$@"`, binary, "streams", "snapshot", filepath.Join(parent, "s"), "--server", d.NATS).CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit, "%s", out)
+		require.Equal(t, exitFailed, exit.ExitCode(), "%s", out)
+		require.Contains(t, string(out), "file too large")
+		left, err := os.ReadDir(parent)
+		require.NoError(t, err)
+		require.Empty(t, left)
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, d.cmd.Wait(), d.stderr.String())
 	})
 
 	t.Run("goes on after a kill", func(t *testing.T) {

@@ -40,8 +40,7 @@ func oneDir(_ *cobra.Command, args []string) error {
 
 func (a *app) snapshot(ctx context.Context, b *bus.Bus, dir string) error {
 	began := time.Now()
-	version, _ := buildVersion()
-	s, err := b.TakeSnapshot(ctx, dir, bus.SnapshotOptions{Version: version, Progress: a.transfer("copying")})
+	s, err := b.TakeSnapshot(ctx, dir, bus.SnapshotOptions{Version: readBuild().Version, Progress: a.transfer("copying")})
 	a.clear()
 	if errors.Is(err, context.Canceled) {
 		return errors.New("broken off: nothing is left of it")

@@ -18,8 +18,8 @@ import (
 )
 
 func newStreamsCommand(a *app) *cobra.Command {
-	return noun("streams", "Look at the streams, and bring them to what is declared",
-		newStreamsInfoCommand(a), newStreamsPlanCommand(a), newStreamsApplyCommand(a))
+	return noun("streams", "Look at the streams, bring them to what is declared, copy and restore them",
+		newStreamsInfoCommand(a), newStreamsPlanCommand(a), newStreamsApplyCommand(a), newStreamsSnapshotCommand(a), newStreamsRestoreCommand(a))
 }
 
 func newStreamsInfoCommand(a *app) *cobra.Command {
