@@ -56,14 +56,22 @@ type agentTarget struct {
 	members map[[2]string]bool // agent and conversation
 }
 
-func (t *agentTarget) Open(ctx context.Context, r OpenReplay) error {
+func (t *agentTarget) Open(ctx context.Context, r OpenReplay) (Ahead, error) {
 	if r.Record.Follow {
-		return fmt.Errorf("agents: %w: they get new events anyway, so there is nothing to follow", ErrReplayRefused)
+		return Ahead{}, fmt.Errorf("agents: %w: they get new events anyway, so there is nothing to follow", ErrReplayRefused)
 	}
-	return t.open(ctx, r)
+	return Ahead{}, t.open(ctx, r)
 }
 
-func (t *agentTarget) Put(ctx context.Context, e StoredEvent) (bool, error) {
+func (t *agentTarget) Put(ctx context.Context, e StoredEvent) (used bool, err error) {
+	t.torn = true
+	if used, err = t.deliver(ctx, e); err == nil {
+		t.torn = false
+	}
+	return used, err
+}
+
+func (t *agentTarget) deliver(ctx context.Context, e StoredEvent) (bool, error) {
 	event, why := replayable(e)
 	if why != "" {
 		return false, nil

@@ -37,11 +37,11 @@ type handlerTarget struct {
 	handler string
 }
 
-func (t *handlerTarget) Open(ctx context.Context, r OpenReplay) error {
+func (t *handlerTarget) Open(ctx context.Context, r OpenReplay) (Ahead, error) {
 	if r.Record.Follow {
-		return fmt.Errorf("handler %s: %w: it handles new events anyway, so there is nothing to follow", t.handler, ErrReplayRefused)
+		return Ahead{}, fmt.Errorf("handler %s: %w: it handles new events anyway, so there is nothing to follow", t.handler, ErrReplayRefused)
 	}
-	return t.open(ctx, r)
+	return Ahead{}, t.open(ctx, r)
 }
 
 func (t *handlerTarget) Put(ctx context.Context, e StoredEvent) (bool, error) {

@@ -32,6 +32,11 @@ type lanes struct {
 	marks map[string]uint64 // last stream sequence by subject, where it is known
 	mark  uint64            // everything of the replay that is acknowledged is at or below it in the stream
 	floor uint64            // nothing that is under way is at or below it
+	known uint64            // up to where the stream was read back
+	last  uint64            // the last event that was put
+	ahead uint64            // the last event of which an earlier run stored something
+	told  uint64            // what flush said last
+	torn  bool              // of the last event only a part was put
 	lost  error             // of a message that can never be stored
 }
 
@@ -45,6 +50,15 @@ type laned struct {
 }
 
 func (l *lanes) open(ctx context.Context, r OpenReplay) error {
+	if err := l.readBack(ctx, r); err != nil {
+		return err
+	}
+	l.floor, l.known = l.mark, l.mark
+	return nil
+}
+
+// readBack finds what the stream has of the replay beyond its record.
+func (l *lanes) readBack(ctx context.Context, r OpenReplay) error {
 	l.id, l.busy, l.has, l.marks = r.Record.ID, map[string]bool{}, map[string]uint64{}, map[string]uint64{}
 	info, err := l.b.streamInfo(ctx, l.stream)
 	if err != nil {
@@ -52,33 +66,46 @@ func (l *lanes) open(ctx context.Context, r OpenReplay) error {
 	}
 	state := info.State
 	if !r.Record.Opened {
-		l.mark, l.floor = state.LastSeq, state.LastSeq
+		l.mark, l.told = state.LastSeq, state.LastSeq
 		return nil
 	}
-	l.mark = r.Record.Mark
+	l.mark, l.told = r.Record.Mark, r.Record.Mark
 	if state.LastSeq < l.mark {
 		return fmt.Errorf("%w: %s ends at %d, before what was recorded of it, so it was made anew: start a new replay", ErrReplayUnclear, l.stream, state.LastSeq)
 	}
 	if r.Unclear && state.FirstSeq > l.mark+1 {
 		return fmt.Errorf("%w: it was broken off, and %s no longer has what was stored then: start a new replay behind event %d or later", ErrReplayUnclear, l.stream, r.Record.Done)
 	}
+	if r.Unclear {
+		// What was on its way when the run before was killed comes to rest.
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryPause):
+		}
+	}
 	for m, err := range l.b.Scan(ctx, Scan{Stream: l.stream, Subjects: l.filter, From: l.mark + 1, HeadersOnly: true, Name: "cimbus-replay"}) {
 		if err != nil {
 			return err
 		}
 		if LastHeader(m.Header, HeaderReplayID) == l.id {
-			lane := l.lane(m.Subject, m.Header)
-			l.has[lane] = max(l.has[lane], l.of(m.Header))
+			l.found(l.lane(m.Subject, m.Header), l.of(m.Header))
 			l.mark = m.Sequence
 		}
 	}
-	l.floor = l.mark
 	return nil
+}
+
+// found notes that a lane has what was made of an event, and so of all before it.
+func (l *lanes) found(lane string, of uint64) {
+	l.has[lane] = max(l.has[lane], of)
+	l.ahead = max(l.ahead, of)
 }
 
 // put sends a message made of an event, unless it is stored already.
 func (l *lanes) put(ctx context.Context, of uint64, m *nats.Msg) error {
 	lane := l.lane(m.Subject, m.Header)
+	l.last = of
 	if l.has[lane] >= of {
 		return nil
 	}
@@ -88,19 +115,41 @@ func (l *lanes) put(ctx context.Context, of uint64, m *nats.Msg) error {
 		}
 	}
 	if l.fenced {
-		if _, known := l.marks[m.Subject]; !known {
-			last, err := l.b.LastMessage(ctx, l.stream, m.Subject)
-			switch {
-			case errors.Is(err, ErrNoMessage):
-				l.marks[m.Subject] = 0
-			case err != nil:
-				return err
-			default:
-				l.marks[m.Subject] = last.Sequence
-			}
+		if err := l.learn(ctx, m.Subject); err != nil {
+			return err
+		}
+		if l.has[lane] >= of {
+			return nil
 		}
 	}
 	l.send(lane, of, m)
+	return nil
+}
+
+// learn finds the last message of a subject. What an earlier run had still on its way when this one began may have come since.
+func (l *lanes) learn(ctx context.Context, subject string) error {
+	if _, known := l.marks[subject]; known {
+		return nil
+	}
+	last, err := l.b.LastMessage(ctx, l.stream, subject)
+	if errors.Is(err, ErrNoMessage) {
+		l.marks[subject] = 0
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if last.Sequence > l.known {
+		for m, err := range l.b.Scan(ctx, Scan{Stream: l.stream, Subjects: []string{subject}, From: l.known + 1, Upto: last.Sequence, HeadersOnly: true, Name: "cimbus-replay"}) {
+			if err != nil {
+				return err
+			}
+			if LastHeader(m.Header, HeaderReplayID) == l.id {
+				l.found(subject, l.of(m.Header))
+			}
+		}
+	}
+	l.marks[subject] = last.Sequence
 	return nil
 }
 
@@ -213,7 +262,7 @@ func (l *lanes) find(ctx context.Context, m laned) (bool, error) {
 	return found, nil
 }
 
-// flush waits for all that is under way.
+// flush waits for all that is under way, and returns a place in the stream behind which everything is that it has of events not put yet.
 func (l *lanes) flush(ctx context.Context) (uint64, error) {
 	for len(l.under) > 0 {
 		if err := l.settle(ctx); err != nil {
@@ -221,7 +270,11 @@ func (l *lanes) flush(ctx context.Context) (uint64, error) {
 		}
 	}
 	l.floor = l.mark
-	return l.mark, nil
+	// As long as the stream has something of events that are still to come, what is recorded is before that.
+	if !l.torn && l.last >= l.ahead {
+		l.told = l.mark
+	}
+	return l.told, nil
 }
 
 func cloned(h nats.Header) nats.Header {

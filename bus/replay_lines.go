@@ -37,7 +37,7 @@ func ReplayToWriter(w io.Writer) ReplayTarget { return &writerTarget{newLineWrit
 
 type writerTarget struct{ lines lineWriter }
 
-func (t *writerTarget) Open(context.Context, OpenReplay) error { return nil }
+func (t *writerTarget) Open(context.Context, OpenReplay) (Ahead, error) { return Ahead{}, nil }
 
 func (t *writerTarget) Put(_ context.Context, e StoredEvent) (bool, error) {
 	return true, t.lines.put(e)
@@ -62,85 +62,75 @@ type fileTarget struct {
 	file  *os.File
 	lines lineWriter
 	size  uint64
-	has   uint64 // sequence of its last line when it was opened, 0 = none
 }
 
-func (t *fileTarget) Open(_ context.Context, r OpenReplay) error {
+func (t *fileTarget) Open(_ context.Context, r OpenReplay) (ahead Ahead, err error) {
 	flags := os.O_RDWR
 	if !r.Record.Opened {
 		flags |= os.O_CREATE | os.O_EXCL
 	}
-	var err error
 	// Events are what customers said: for who asked for them alone.
 	t.file, err = os.OpenFile(t.path, flags, 0o600)
 	switch {
 	case errors.Is(err, os.ErrExist):
-		return fmt.Errorf("%s: %w, and left as it is: name another one", t.path, ErrFileExists)
+		return ahead, fmt.Errorf("%s: %w, and left as it is: name another one", t.path, ErrFileExists)
 	case errors.Is(err, os.ErrNotExist) && r.Record.Opened:
-		return fmt.Errorf("%w: %w: put it back where it was", ErrFileForeign, err)
+		return ahead, fmt.Errorf("%w: %w: put it back where it was", ErrFileForeign, err)
 	case err != nil:
-		return err
+		return ahead, err
 	}
 	if r.Record.Opened {
-		if err := t.readBack(r.Record); err != nil {
-			return fmt.Errorf("%s: %w", t.path, err)
+		if ahead, err = t.readBack(r.Record); err != nil {
+			return ahead, fmt.Errorf("%s: %w", t.path, err)
 		}
 	}
 	t.lines = newLineWriter(t.file)
-	return nil
+	return ahead, nil
 }
 
 // readBack finds the last whole line, and takes off what is behind it.
-func (t *fileTarget) readBack(r ReplayRecord) error {
+func (t *fileTarget) readBack(r ReplayRecord) (ahead Ahead, err error) {
 	info, err := t.file.Stat()
 	if err != nil {
-		return err
+		return ahead, err
 	}
 	if uint64(info.Size()) < r.Mark {
-		return fmt.Errorf("%w: it has %d bytes, %d are recorded: restore it, or start a new replay", ErrFileForeign, info.Size(), r.Mark)
+		return ahead, fmt.Errorf("%w: it has %d bytes, %d are recorded: restore it, or start a new replay", ErrFileForeign, info.Size(), r.Mark)
 	}
 	if r.Mark > 0 {
 		last := make([]byte, 1)
 		if _, err := t.file.ReadAt(last, int64(r.Mark)-1); err != nil {
-			return err
+			return ahead, err
 		}
 		if last[0] != '\n' {
-			return fmt.Errorf("%w: no line ends at byte %d", ErrFileForeign, r.Mark)
+			return ahead, fmt.Errorf("%w: no line ends at byte %d", ErrFileForeign, r.Mark)
 		}
 	}
 	if _, err := t.file.Seek(int64(r.Mark), io.SeekStart); err != nil {
-		return err
+		return ahead, err
 	}
-	t.size, t.has = r.Mark, r.Done
-	in := bufio.NewReaderSize(t.file, lineBuffer)
-	for {
-		line, err := in.ReadSlice('\n')
-		var more []byte
-		for errors.Is(err, bufio.ErrBufferFull) {
-			more = append(more, line...)
-			line, err = in.ReadSlice('\n')
-		}
-		if more != nil {
-			line = append(more, line...)
-		}
+	t.size, ahead.Done = r.Mark, r.Done
+	for in := bufio.NewReaderSize(t.file, lineBuffer); ; {
+		line, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
 			break // what there is of a line is torn
 		}
 		if err != nil {
-			return err
+			return ahead, err
 		}
 		sequence := lineSequence(line)
-		if sequence <= t.has || sequence > r.Last && !r.Follow {
-			return fmt.Errorf("%w: the line at byte %d is not one that comes after event %d", ErrFileForeign, t.size, t.has)
+		if sequence <= ahead.Done || sequence > r.Last && !r.Follow {
+			return ahead, fmt.Errorf("%w: the line at byte %d is not one that comes after event %d", ErrFileForeign, t.size, ahead.Done)
 		}
 		t.size += uint64(len(line))
-		t.has = sequence
+		ahead.Done = sequence
+		ahead.Events++
 	}
 	if err := t.file.Truncate(int64(t.size)); err != nil {
-		return err
+		return ahead, err
 	}
 	_, err = t.file.Seek(int64(t.size), io.SeekStart)
-	return err
+	return ahead, err
 }
 
 // lineSequence reads the sequence that a line of AppendJSON begins with, 0 where it is none.
@@ -155,9 +145,6 @@ func lineSequence(line []byte) uint64 {
 }
 
 func (t *fileTarget) Put(_ context.Context, e StoredEvent) (bool, error) {
-	if e.Sequence <= t.has {
-		return true, nil
-	}
 	if err := t.lines.put(e); err != nil {
 		return false, t.failed(err)
 	}

@@ -9,12 +9,13 @@ import (
 
 // ReplayTarget takes the events of a replay. One goroutine uses it.
 type ReplayTarget interface {
-	// Open makes the target ready before the first event. Where the replay goes on it finds out what the target has beyond the record,
-	// and Put leaves that out.
-	Open(ctx context.Context, r OpenReplay) error
+	// Open makes the target ready before the first event. Where the replay goes on it finds out what the target has beyond the record:
+	// either all up to some event, which it returns, or Put leaves out what is there.
+	Open(ctx context.Context, r OpenReplay) (Ahead, error)
 	// Put takes an event, and may keep it until Flush. It reports whether the target had a use for it.
 	Put(ctx context.Context, e StoredEvent) (used bool, err error)
-	// Flush makes sure of everything that was put, and says where the target is then: bytes of a file, a stream's last sequence.
+	// Flush makes sure of everything that was put, and says where the target is then: bytes of a file, a stream's last sequence. What
+	// it has of events that were not put yet is behind that.
 	Flush(ctx context.Context) (mark uint64, err error)
 	// Close lets go of the target; what was not flushed may be lost.
 	Close() error
@@ -25,6 +26,12 @@ type OpenReplay struct {
 	Record  ReplayRecord
 	Resumed bool
 	Unclear bool // the run before was broken off: the target may have more than the record says
+}
+
+// Ahead is what a target has beyond the record of its replay. The zero value is nothing.
+type Ahead struct {
+	Done   uint64 // every selected event up to this sequence
+	Events uint64 // how many of them are beyond the record
 }
 
 const (
@@ -63,8 +70,13 @@ func (r *Replay) To(ctx context.Context, t ReplayTarget) (ReplayRecord, error) {
 
 // carry is the way of the events. Only what was flushed is recorded as done.
 func (r *Replay) carry(ctx context.Context, t ReplayTarget) error {
-	if err := t.Open(ctx, OpenReplay{Record: r.record, Resumed: r.resumed, Unclear: r.unclear}); err != nil {
+	ahead, err := t.Open(ctx, OpenReplay{Record: r.record, Resumed: r.resumed, Unclear: r.unclear})
+	if err != nil {
 		return err
+	}
+	if ahead.Done > r.record.Done {
+		r.record.Done = ahead.Done
+		r.record.Events += ahead.Events
 	}
 	live := r.record.Last
 	if !r.record.Opened {
@@ -83,7 +95,10 @@ func (r *Replay) carry(ctx context.Context, t ReplayTarget) error {
 		failed error
 	)
 	for e, err := range r.events(ctx) {
-		if failed = err; err != nil {
+		if failed = err; err == nil {
+			failed = ctx.Err() // what was read ahead comes all the same
+		}
+		if failed != nil {
 			break
 		}
 		if paced {

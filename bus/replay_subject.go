@@ -83,12 +83,12 @@ func (t *subjectTarget) Stream() string {
 	return t.lanes.stream
 }
 
-func (t *subjectTarget) Open(ctx context.Context, r OpenReplay) error {
+func (t *subjectTarget) Open(ctx context.Context, r OpenReplay) (Ahead, error) {
 	t.id = r.Record.ID
 	if t.lanes == nil {
-		return nil
+		return Ahead{}, nil
 	}
-	return t.lanes.open(ctx, r)
+	return Ahead{}, t.lanes.open(ctx, r)
 }
 
 func (t *subjectTarget) Put(ctx context.Context, e StoredEvent) (bool, error) {

@@ -53,7 +53,9 @@ type rehearsedDelivery struct {
 	Payload   json.RawMessage `json:"payload"`
 }
 
-func (r *replayRehearsal) Open(context.Context, bus.OpenReplay) error { return nil }
+func (r *replayRehearsal) Open(context.Context, bus.OpenReplay) (bus.Ahead, error) {
+	return bus.Ahead{}, nil
+}
 
 func (r *replayRehearsal) Put(ctx context.Context, e bus.StoredEvent) (bool, error) {
 	made, err := r.rehearsal.Handle(ctx, e)
