@@ -259,3 +259,49 @@ func TestAnEventCommittedBeforeHasNoSecondSpan(t *testing.T) {
 	require.NoError(t, hand.Process(t.Context(), stored(t, b, bus.StreamEvents, ">")[0]))
 	spans(t, recorder, "handle", 2)
 }
+
+func TestAReplayCarriesTheTraceContextWhereverItGoes(t *testing.T) {
+	header := nats.Header{"traceparent": {traceparent}, "tracestate": {"a=1"}}
+	b := openBus(t)
+	var seen atomic.Pointer[[]string]
+	start(t, b, broken(new(atomic.Bool)))
+	start(t, b, watcher(&seen))
+	publishTraced(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("j", "c1", "ada", "PRIMARY"), header)
+	caughtUp(t, b, "watcher")
+	drained(t, b)
+	replay := func(target bus.ReplayTarget, err error) {
+		require.NoError(t, err)
+		span, err := b.Span(t.Context(), bus.StreamEvents, bus.Point{}, bus.Point{})
+		require.NoError(t, err)
+		r, err := b.StartReplay(t.Context(), bus.NewReplay{Operator: "ann@desk", Target: "test", Span: span})
+		require.NoError(t, err)
+		_, err = r.To(t.Context(), target)
+		require.NoError(t, err)
+	}
+	carries := func(h nats.Header) {
+		for key, values := range header {
+			require.Equal(t, values, h[key])
+		}
+	}
+	own, err := b.Conn().SubscribeSync("ops.replay")
+	require.NoError(t, err)
+	replay(b.ReplayToSubject(t.Context(), "ops.replay"))
+	m, err := own.NextMsg(20 * time.Second)
+	require.NoError(t, err)
+	carries(m.Header)
+
+	replay(b.ReplayToAgents(bus.ReplayAgents{Tenant: tenant, Agents: []string{"ada"}}))
+	again := stored(t, b, bus.StreamDeliveries, "cim-agent.acme.ada.replay.>")
+	require.Len(t, again, 1)
+	carries(again[0].Header)
+
+	replay(b.ReplayToHandler(t.Context(), "watcher"))
+	caughtUp(t, b, "watcher")
+	for stream, filter := range map[string]string{bus.StreamEvents: ">", bus.StreamDeliveries: "cim-agent.acme.ada.seen.>"} {
+		all := stored(t, b, stream, filter)
+		require.Len(t, all, 2, stream)
+		for _, m := range all {
+			carries(m.Header)
+		}
+	}
+}
