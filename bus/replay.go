@@ -147,18 +147,23 @@ func (r *Replay) begin(ctx context.Context, taken error) error {
 	return fmt.Errorf("replay %q: %w: %w", r.record.ID, ErrReplayUnrecorded, err)
 }
 
-// events are those that are still to be replayed.
-func (r *Replay) events(ctx context.Context) iter.Seq2[StoredEvent, error] {
-	from := r.record.Done + 1
-	if !r.record.Follow {
-		return r.b.EventsIn(ctx, r.selection, Span{Stream: StreamEvents, First: from, Last: r.record.Last})
+// stored are the events still to be replayed of those that were there when it began.
+func (r *Replay) stored(ctx context.Context) iter.Seq2[StoredEvent, error] {
+	if r.record.Done >= r.record.Last {
+		return func(func(StoredEvent, error) bool) {}
 	}
+	return r.b.EventsIn(ctx, r.selection, Span{Stream: StreamEvents, First: r.record.Done + 1, Last: r.record.Last})
+}
+
+// later are the events that are stored after that, until ctx ends.
+func (r *Replay) later(ctx context.Context) iter.Seq2[StoredEvent, error] {
 	return func(yield func(StoredEvent, error) bool) {
 		filters, err := r.selection.Subjects()
 		if err != nil {
 			yield(StoredEvent{}, err)
 			return
 		}
+		from := max(r.record.Done, r.record.Last) + 1
 		for m, err := range r.b.Scan(ctx, Scan{Stream: StreamEvents, Subjects: filters, From: from, Follow: true, Name: "cimbus-replay"}) {
 			if err != nil {
 				yield(StoredEvent{}, err)

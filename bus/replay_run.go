@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -78,7 +79,6 @@ func (r *Replay) carry(ctx context.Context, t ReplayTarget) error {
 		r.record.Done = ahead.Done
 		r.record.Events += ahead.Events
 	}
-	live := r.record.Last
 	if !r.record.Opened {
 		// From here on what the target has may be this replay's.
 		r.record.Opened = true
@@ -86,64 +86,78 @@ func (r *Replay) carry(ctx context.Context, t ReplayTarget) error {
 			return err
 		}
 	}
-	var (
-		now    = r.record // with what was put, flushed or not
-		pace   = pacer{Pace: r.pace}
-		paced  = r.pace != Pace{}
-		noted  = time.Now()
-		told   = noted
-		failed error
-	)
-	for e, err := range r.events(ctx) {
-		if failed = err; err == nil {
-			failed = ctx.Err() // what was read ahead comes all the same
-		}
-		if failed != nil {
-			break
-		}
-		if paced {
-			if failed = r.await(ctx, t, now, pace.due(e.Time)); failed != nil {
-				break
+	p := &passage{Replay: r, target: t, now: r.record, pace: pacer{Pace: r.pace}, noted: time.Now()}
+	err = p.events(ctx, r.stored(ctx), false)
+	if err == nil {
+		p.now.Done = max(p.now.Done, p.now.Last)
+		if p.now.Follow {
+			if err = r.checkpoint(ctx, t, p.now); err == nil {
+				err = p.events(ctx, r.later(ctx), true)
 			}
-		}
-		used, err := t.Put(ctx, e)
-		if failed = err; err != nil {
-			break
-		}
-		now.Done = e.Sequence
-		now.Events++
-		if !used {
-			now.LeftOut++
-		}
-		if now.Follow && e.Sequence > live {
-			// Nobody knows when the next one comes.
-			if _, failed = t.Flush(ctx); failed != nil {
-				break
-			}
-		}
-		at := time.Now()
-		if at.Sub(noted) >= checkpointEvery {
-			noted = at
-			if failed = r.checkpoint(ctx, t, now); failed != nil {
-				return failed
-			}
-		}
-		if at.Sub(told) >= progressEvery {
-			told = at
-			r.tell(now)
 		}
 	}
-	if failed == nil && !now.Follow {
-		now.Done = now.Last
+	if errors.Is(err, ErrReplayTaken) {
+		return err
 	}
 	// However it ended, what was put is made sure of.
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayEnd)
 	defer cancel()
-	mark, err := t.Flush(ending)
-	if err == nil {
-		r.keep(now, mark)
+	mark, flushErr := t.Flush(ending)
+	if flushErr == nil {
+		r.keep(p.now, mark)
 	}
-	return errors.Join(failed, err)
+	return errors.Join(err, flushErr)
+}
+
+// passage is the way of events from the stream to the target.
+type passage struct {
+	*Replay
+	target ReplayTarget
+	now    ReplayRecord // with what was put, flushed or not
+	pace   pacer
+	noted  time.Time // last checkpoint
+	told   time.Time // last progress
+}
+
+// events puts events one after the other. Of live ones nobody knows when the next comes: they do not wait for it.
+func (p *passage) events(ctx context.Context, events iter.Seq2[StoredEvent, error], live bool) error {
+	for e, err := range events {
+		if err == nil {
+			err = ctx.Err() // what was read ahead comes all the same
+		}
+		if err == nil && p.pace.Pace != (Pace{}) {
+			err = p.await(ctx, p.target, p.now, p.pace.due(e.Time))
+		}
+		if err != nil {
+			return err
+		}
+		used, err := p.target.Put(ctx, e)
+		if err != nil {
+			return err
+		}
+		p.now.Done = e.Sequence
+		p.now.Events++
+		if !used {
+			p.now.LeftOut++
+		}
+		if live {
+			if _, err := p.target.Flush(ctx); err != nil {
+				return err
+			}
+		}
+		at := time.Now()
+		if at.Sub(p.told) >= progressEvery {
+			p.told = at
+			p.tell(p.now)
+		}
+		if at.Sub(p.noted) >= checkpointEvery {
+			p.noted = at
+			if err := p.checkpoint(ctx, p.target, p.now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // await waits until an event is due. What was put before is at the target meanwhile.

@@ -99,7 +99,7 @@ func newRootCommand(a *app) *cobra.Command {
 	flags.BoolVar(&a.json, "json", false, "one JSON object a line instead of tables")
 	root.SetHelpCommand(newHelpCommand())
 	root.SetFlagErrorFunc(badFlag)
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .DisableFlagParsing)}}", 1))
 	a.watchRun(root)
 	return root
 }
