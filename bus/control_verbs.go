@@ -167,6 +167,10 @@ func (c *Control) history(ctx context.Context, r *request) error {
 		if err != nil {
 			return err
 		}
+		if e.Outcome == OutcomeImported {
+			read = e.Sequence
+			continue
+		}
 		if answer.More = answer.Count == limits.messages; answer.More {
 			break
 		}

@@ -155,7 +155,9 @@ func (j *joining) snapshot(ctx context.Context, s uint64) ([]Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, e)
+		if e.Outcome != OutcomeImported {
+			entries = append(entries, e)
+		}
 	}
 	return entries, nil
 }

@@ -24,6 +24,7 @@ const (
 	HeaderRedriveOf      = "Cim-Redrive-Of"       // on redriven events, and the dead letters they become: the dead letter's sequence
 	HeaderRedriveHandler = "Cim-Redrive-Handler"  // on redriven and replayed events: the only handler that acts on it
 	HeaderReplayOf       = "Cim-Replay-Of"        // on events replayed for a handler: the sequence of the event they are a copy of
+	HeaderImport         = "Cim-Import"           // on imported events: "history" = no handler acts on it, or "handle"
 	HeaderReason         = "Cim-Reason"           // on dead letters: the reason's class
 	HeaderError          = "Cim-Error"            // on dead letters: the message of the last error
 	HeaderAttempts       = "Cim-Attempts"         // on dead letters: how often the event was tried, decimal
@@ -39,6 +40,7 @@ const (
 	OutcomeDelivered  = "delivered"
 	OutcomeDropped    = "dropped"
 	OutcomeDeadLetter = "dead-letter"
+	OutcomeImported   = "imported" // as history: no handler acted on it, and it is not in the state
 )
 
 // LastHeader returns the last value of key, "" if there is none. The server appends its own Nats-* headers after those a

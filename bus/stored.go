@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,8 +33,9 @@ type StoredEvent struct {
 //	{"sequence":1,"time":"…","subject":"…","tenant":"…","channel":"…","event":"…","id":"…","conversation":"…","size":2,
 //	 "headers":{"<name>":["…"]},"payload":{…}}
 //
-// payload is the body byte for byte where it is JSON in one line. Of any other body payload_base64 has the bytes; payload is then the
-// same JSON in one line, or null where it is none. ReadStoredEvent gives back what was stored, exactly.
+// payload is the body byte for byte where it is JSON in one line with nothing around it. Of any other body payload_base64 has the bytes;
+// payload is then the same JSON in one line, or null where it is none. Headers that are not UTF-8 are in headers_base64 instead, each a
+// list of its name and its values. ReadStoredEvent gives back what was stored, exactly.
 func (e StoredEvent) AppendJSON(dst []byte) []byte {
 	dst = slices.Grow(dst, len(e.Data)+512)
 	dst = append(dst, `{"sequence":`...)
@@ -53,7 +55,7 @@ func (e StoredEvent) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `,"headers":`...)
 	dst = appendHeaders(dst, e.Header)
 	dst = append(dst, `,"payload":`...)
-	if cim.ValidLine(e.Data) {
+	if bare(e.Data) && cim.ValidLine(e.Data) {
 		return append(append(dst, e.Data...), '}')
 	}
 	compact := bytes.NewBuffer(dst)
@@ -66,16 +68,28 @@ func (e StoredEvent) AppendJSON(dst []byte) []byte {
 	return append(dst, `"}`...)
 }
 
+// bare tells whether there is nothing around a document that a reader would take for what it may leave out.
+func bare(doc []byte) bool {
+	return len(doc) > 0 && doc[0] > ' ' && doc[len(doc)-1] > ' '
+}
+
 // appendHeaders writes the headers by their names.
 func appendHeaders(dst []byte, h nats.Header) []byte {
 	var space [8]string
-	dst = append(dst, '{')
 	keys := slices.AppendSeq(space[:0], maps.Keys(h))
 	slices.Sort(keys)
-	for i, key := range keys {
-		if i > 0 {
+	var others []string
+	dst = append(dst, '{')
+	first := true
+	for _, key := range keys {
+		if !isText(key, h[key]) {
+			others = append(others, key)
+			continue
+		}
+		if !first {
 			dst = append(dst, ',')
 		}
+		first = false
 		dst = append(cim.AppendString(dst, key), ':', '[')
 		for j, v := range h[key] {
 			if j > 0 {
@@ -85,7 +99,36 @@ func appendHeaders(dst []byte, h nats.Header) []byte {
 		}
 		dst = append(dst, ']')
 	}
-	return append(dst, '}')
+	dst = append(dst, '}')
+	for i, key := range others {
+		if i == 0 {
+			dst = append(dst, `,"headers_base64":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = base64.StdEncoding.AppendEncode(append(dst, `["`...), []byte(key))
+		for _, v := range h[key] {
+			dst = base64.StdEncoding.AppendEncode(append(dst, `","`...), []byte(v))
+		}
+		dst = append(dst, `"]`...)
+	}
+	if len(others) > 0 {
+		dst = append(dst, ']')
+	}
+	return dst
+}
+
+// isText tells whether JSON can hold a header.
+func isText(key string, values []string) bool {
+	if !utf8.ValidString(key) {
+		return false
+	}
+	for _, v := range values {
+		if !utf8.ValidString(v) {
+			return false
+		}
+	}
+	return true
 }
 
 // ReadStoredEvent reads a line that AppendJSON wrote. What it lacks, or has in another form, is told by field.
@@ -97,6 +140,7 @@ func ReadStoredEvent(line []byte) (StoredEvent, error) {
 		ID           string          `json:"id"`
 		Conversation string          `json:"conversation"`
 		Headers      nats.Header     `json:"headers"`
+		Others       [][][]byte      `json:"headers_base64"`
 		Payload      json.RawMessage `json:"payload"`
 		Base64       *[]byte         `json:"payload_base64"`
 	}
@@ -106,6 +150,21 @@ func ReadStoredEvent(line []byte) (StoredEvent, error) {
 			return StoredEvent{}, fmt.Errorf("%s is a %s: write it as export does", typed.Field, typed.Value)
 		}
 		return StoredEvent{}, fmt.Errorf("not a line of an export: %w", err)
+	}
+	maps.DeleteFunc(in.Headers, func(_ string, values []string) bool { return len(values) == 0 })
+	for _, header := range in.Others {
+		if len(header) < 2 {
+			return StoredEvent{}, errors.New("headers_base64: a header has a name and a value at least: write it as export does")
+		}
+		if in.Headers == nil {
+			in.Headers = nats.Header{}
+		}
+		for _, v := range header[1:] {
+			in.Headers[string(header[0])] = append(in.Headers[string(header[0])], string(v))
+		}
+	}
+	if len(in.Headers) == 0 {
+		in.Headers = nil
 	}
 	e := StoredEvent{
 		RawStreamMsg: &jetstream.RawStreamMsg{Subject: in.Subject, Sequence: in.Sequence, Header: in.Headers, Data: in.Payload, Time: in.Time},

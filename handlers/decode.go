@@ -24,6 +24,14 @@ type invalid struct {
 func (i *invalid) Error() string { return i.reason + ": " + i.err.Error() }
 func (i *invalid) Unwrap() error { return i.err }
 
+// reasonImported is why an event is not handled that was imported as history: nothing is wrong with it, it gets its index entry and no
+// dead letter.
+const reasonImported = "imported"
+
+var errImported = errors.New("imported as history")
+
+func (i *invalid) imported() bool { return i != nil && i.reason == reasonImported }
+
 // laneKey names the lane of an event: its conversation, or "" for all events of the tenant that have no usable one.
 type laneKey struct{ tenant, conversation string }
 
@@ -38,6 +46,7 @@ func decode(subject string, header nats.Header, data []byte, sequence uint64, st
 	}
 	e.Source = source
 	key := laneKey{tenant: source.Tenant}
+	history := bus.IsImportedHistory(header)
 	e.Event, err = cim.Decode(data, bus.LastHeader(header, bus.HeaderConversation))
 	if e.Conversation != "" {
 		if _, tokenErr := subjects.Encode(e.Conversation); tokenErr != nil {
@@ -47,6 +56,8 @@ func decode(subject string, header nats.Header, data []byte, sequence uint64, st
 	}
 	var ce *cim.Error
 	switch {
+	case history:
+		return e, key, &invalid{reasonImported, errImported}
 	case errors.As(err, &ce):
 		return e, key, &invalid{ce.Reason, err}
 	case err != nil:

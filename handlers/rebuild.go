@@ -123,7 +123,9 @@ func (r *indexRebuild) write(ctx context.Context, m *jetstream.RawStreamMsg) err
 	}
 	// An event that was dropped cannot be told from one that was delivered to nobody.
 	outcome := bus.OutcomeDelivered
-	if why != nil || r.dead[e.Sequence] {
+	if why.imported() {
+		outcome = bus.OutcomeImported
+	} else if why != nil || r.dead[e.Sequence] {
 		outcome = bus.OutcomeDeadLetter
 	}
 	h := indexHeader(&e, outcome, r.channel[subject])

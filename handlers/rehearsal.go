@@ -36,7 +36,7 @@ type Rehearsed struct {
 // Outcomes that only a rehearsal has, beside those of an event.
 const (
 	OutcomeRetry     = outcomeRetry // the attempt failed where another may succeed; a rehearsal makes one
-	OutcomeUnhandled = "unhandled"  // the event is none of the handler's business: it was redriven for another one
+	OutcomeUnhandled = "unhandled"  // the event is none of the handler's business: redriven for another one, or imported as history
 )
 
 // NewRehearsal prepares the rehearsal of a handler, whose durable need not exist.
@@ -59,7 +59,7 @@ func (r *Rehearsal) Handle(ctx context.Context, e bus.StoredEvent) (Rehearsed, e
 func (r *Rehearsal) handle(ctx context.Context, stored bus.StoredEvent) (Rehearsed, error) {
 	e, key, why := decode(stored.Subject, stored.Header, stored.Data, stored.Sequence, stored.Time)
 	others, err := redrivenForOthers(ctx, r.bus, r.handler.Name, &e)
-	if err != nil || others {
+	if err != nil || others || why.imported() {
 		return Rehearsed{Outcome: OutcomeUnhandled}, err
 	}
 	if why == nil {

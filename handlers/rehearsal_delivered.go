@@ -46,7 +46,7 @@ func (r *Rehearsal) Delivered(ctx context.Context, e bus.StoredEvent) (Rehearsed
 
 func (r *Rehearsal) delivered(ctx context.Context, stored bus.StoredEvent) (Rehearsed, error) {
 	e, key, why := decode(stored.Subject, stored.Header, stored.Data, stored.Sequence, stored.Time)
-	if others, err := redrivenForOthers(ctx, r.bus, r.handler.Name, &e); err != nil || others {
+	if others, err := redrivenForOthers(ctx, r.bus, r.handler.Name, &e); err != nil || others || why.imported() {
 		return Rehearsed{Outcome: OutcomeUnhandled}, err
 	}
 	if dead, err := r.buried(ctx, &e); err != nil || dead.Outcome != "" {

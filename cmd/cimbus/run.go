@@ -81,6 +81,8 @@ func newRootCommand(a *app) *cobra.Command {
 		newHistoryCommand(a),
 		newReplayCommand(a),
 		newDLQCommand(a),
+		newExportCommand(a),
+		newImportCommand(a),
 		newEraseCommand(a),
 		newHandlerCommand(a),
 		newStreamsCommand(a),
