@@ -133,14 +133,11 @@ func (b *Bus) connect(ctx context.Context, o Options) error {
 
 // connOptions are what the bus asks of a connection of its own: it never gives up, and tells the log.
 func (b *Bus) connOptions(given []nats.Option) []nats.Option {
-	state := newConnState(b.log)
 	return append([]nats.Option{
 		nats.Name("cimbus"),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
-		nats.DisconnectErrHandler(state.lost),
-		nats.ReconnectErrHandler(state.lost),
-		nats.ReconnectHandler(state.back),
+		LogConnState(b.log),
 		nats.ErrorHandler(LogConnErrors(b.log)),
 	}, given...)
 }

@@ -61,6 +61,16 @@ type connState struct {
 	told bool // that it was lost, and not yet that it is back
 }
 
+// LogConnState has a connection log that it was lost and that it is back, one that flaps no more than both once within ten seconds. Both
+// are warnings: who hears of one hears of the other.
+func LogConnState(log hclog.Logger) nats.Option {
+	state := newConnState(log)
+	return func(o *nats.Options) error {
+		o.DisconnectedErrCB, o.ReconnectErrCB, o.ReconnectedCB = state.lost, state.lost, state.back
+		return nil
+	}
+}
+
 func newConnState(log hclog.Logger) *connState {
 	return &connState{log: log, errors: connErrors{causes: map[string]connError{}}}
 }
@@ -70,13 +80,16 @@ func (s *connState) lost(_ *nats.Conn, err error) {
 	if err == nil {
 		return // closed by its owner
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.told {
+		return
+	}
 	withheld, due := s.errors.due("", time.Now())
 	if !due {
 		return
 	}
-	s.mu.Lock()
 	s.told = true
-	s.mu.Unlock()
 	fields := []any{"error", err}
 	if withheld > 0 {
 		fields = append(fields, "withheld", withheld)
@@ -90,7 +103,7 @@ func (s *connState) back(nc *nats.Conn) {
 	s.told = false
 	s.mu.Unlock()
 	if told {
-		s.log.Info("connection to NATS is back", "server", nc.ConnectedServerName())
+		s.log.Warn("connection to NATS is back", "server", nc.ConnectedServerName())
 	}
 }
 

@@ -92,3 +92,23 @@ func TestAConnectionThatFlapsIsLoggedOnceInTenSecondsAndOneThatStaysAwayIsNotFor
 		return nil
 	})
 }
+
+func TestAnOutageIsOneLineWhenItBeginsAndOneWhenItIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out logged
+		var o nats.Options
+		require.NoError(t, bus.LogConnState(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Warn}))(&o))
+		for n := range 3 {
+			o.DisconnectedErrCB(nil, errors.New("EOF"))
+			for range 4 * 60 * 60 { // an hour of attempts
+				o.ReconnectErrCB(nil, errors.New("connection refused"))
+				time.Sleep(250 * time.Millisecond)
+			}
+			o.ReconnectedCB(&nats.Conn{})
+			require.Equal(t, n+1, out.count("connection to NATS lost, reconnecting: error=EOF"), out.String())
+			require.Equal(t, n+1, out.count("connection to NATS is back"), out.String())
+			require.Equal(t, 2*(n+1), out.count("\n"), out.String())
+			time.Sleep(time.Minute)
+		}
+	})
+}

@@ -126,7 +126,9 @@ func (w *Worker) acquire() (string, error) {
 			if err := statusError(m); err != nil && !errors.Is(err, errPinLost) {
 				return "", err
 			}
-			w.stats.trouble.Store(nil) // another one has the work, or there is none
+			// Another one has the work, or there is none.
+			w.outage.over("work")
+			w.stats.trouble.Store(nil)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 		bus: b, handler: h, log: log, gate: newGate(h.Parallel), tenants: bus.NewPerTenant[tally](b), reasons: newReasons(),
 		outage:   &reports{log: log, message: "NATS is in trouble, trying again"},
 		failing:  &reports{log: log, message: "the handler fails, trying again"},
-		dying:    &reports{log: log, message: "an event became a dead letter"},
+		dying:    &reports{log: log, message: "an event became a dead letter", events: true},
 		draining: make(chan struct{}), done: make(chan struct{}),
 	}
 	var err error

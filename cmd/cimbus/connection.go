@@ -95,12 +95,7 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 		nats.Name("cimbus"),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				log.Warn("connection to NATS lost, reconnecting", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { log.Warn("connection to NATS is back") }),
+		bus.LogConnState(log),
 		nats.ErrorHandler(bus.LogConnErrors(log)),
 	}, more...)
 	if t.creds != "" {

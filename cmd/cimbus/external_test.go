@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -95,4 +96,29 @@ func purgeEvents(t *testing.T, url string, before uint64) {
 	s, err := js.Stream(t.Context(), "CIM_EVENTS")
 	require.NoError(t, err)
 	require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(before)))
+}
+
+func TestAnOutageIsALineOfEachPartWhenItBeginsAndOneWhenItIsOver(t *testing.T) {
+	proxy := bustest.NewProxy(t, jetStream(t, nil))
+	r := start(t, "serve", "--nats-url", proxy.URL(), "--http-addr", "")
+	r.saw(&r.stdout, "\n")
+	shows := func(text string) {
+		bustest.Eventually(t, 3*patience, func() error {
+			if !strings.Contains(r.stderr.String(), text) {
+				return errors.New("no line has " + text)
+			}
+			return nil
+		})
+	}
+	proxy.Down()
+	shows("connection to NATS lost")
+	shows("cimbus.handler: NATS is in trouble")
+	proxy.Up()
+	shows("connection to NATS is back")
+	shows("NATS is in trouble, trying again: over")
+	r.interrupt()
+	require.Zero(t, r.wait())
+	_, outage, _ := strings.Cut(r.stderr.String(), "connection to NATS lost")
+	require.Equal(t, 1, strings.Count(outage, "connection to NATS"), outage)
+	require.LessOrEqual(t, strings.Count(outage, "\n"), 8, "lost, in trouble, back, over, told to end, ended, and room for a second trouble: %s", outage)
 }
