@@ -37,6 +37,7 @@ type deliveryLog struct {
 	lineage    lineage // of what it is a restored copy
 	first      uint64  // first sequence that is stored
 	last       uint64  // last sequence that was given out
+	firstTime  time.Time
 	lastTime   time.Time
 	replicas   int
 	perSubject int64 // messages kept of one subject, ≤ 0 = all
@@ -51,7 +52,7 @@ func (b *Bus) describeDeliveries(ctx context.Context) (deliveryLog, error) {
 	info := stream.CachedInfo()
 	return deliveryLog{
 		identity: streamIdentity(info.Created), lineage: lineageOf(info.Config.Metadata),
-		first: info.State.FirstSeq, last: info.State.LastSeq, lastTime: info.State.LastTime,
+		first: info.State.FirstSeq, last: info.State.LastSeq, firstTime: info.State.FirstTime, lastTime: info.State.LastTime,
 		replicas: info.Config.Replicas, perSubject: info.Config.MaxMsgsPerSubject,
 	}, nil
 }

@@ -153,11 +153,17 @@ func (b *Bus) placed(ctx context.Context, stream string, p Point) (Point, error)
 }
 
 // firstSince is the sequence of the first message stored at or after a moment, the one behind the last if there is none. Times grow
-// along a stream, so halving finds it.
+// along a stream, and mostly evenly: so every other guess is where the moment should be, and the others halve what is left. Each costs a
+// read at another place of the stream.
 func (b *Bus) firstSince(ctx context.Context, r *RangeError, at time.Time) (uint64, error) {
 	found := r.Last + 1
-	for low, high := r.First, r.Last; low <= high; {
+	low, high := r.First, r.Last // the first one is in [low, high], or found
+	lowTime, highTime := r.FirstTime, r.LastTime
+	for guess := true; low <= high; guess = !guess {
 		middle := low + (high-low)/2
+		if share := at.Sub(lowTime).Seconds() / highTime.Sub(lowTime).Seconds(); guess && !lowTime.IsZero() && share >= 0 && share < 1 {
+			middle = min(low+uint64(share*float64(high-low)), high)
+		}
 		m, err := b.NextMessage(ctx, r.Stream, middle, ">")
 		switch {
 		case errors.Is(err, ErrNoMessage):
@@ -167,9 +173,9 @@ func (b *Bus) firstSince(ctx context.Context, r *RangeError, at time.Time) (uint
 			return 0, fmt.Errorf("find %s in stream %s: %w", at.Format(time.RFC3339), r.Stream, err)
 		}
 		if m.Time.Before(at) {
-			low = m.Sequence + 1
+			low, lowTime = m.Sequence+1, m.Time
 		} else {
-			found, high = min(found, m.Sequence), middle-1
+			found, high, highTime = min(found, m.Sequence), middle-1, m.Time
 		}
 	}
 	return found, nil

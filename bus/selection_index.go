@@ -148,5 +148,18 @@ func (b *Bus) indexedSince(ctx context.Context, span Span) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return b.firstSince(ctx, &RangeError{Stream: span.Stream, First: span.First, Last: span.Last}, first.Time)
+	event, err := b.NextMessage(ctx, span.Stream, span.First, ">")
+	switch {
+	case errors.Is(err, ErrNoMessage):
+		return span.First, nil
+	case err != nil:
+		return 0, err
+	case !event.Time.Before(first.Time):
+		return span.First, nil
+	}
+	r := &RangeError{Stream: span.Stream, First: span.First, Last: span.Last, FirstTime: event.Time}
+	if last, err := b.MessageAt(ctx, span.Stream, span.Last); err == nil {
+		r.LastTime = last.Time
+	}
+	return b.firstSince(ctx, r, first.Time)
 }

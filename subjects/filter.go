@@ -1,5 +1,7 @@
 package subjects
 
+import "strconv"
+
 // Match is what a filter wants of one name: Any (its zero value), None, or Is.
 type Match struct {
 	name  string
@@ -57,9 +59,11 @@ func (f IndexFilter) Subject() (string, error) {
 	return pattern(indexPrefix, f.Tenant.part(fieldTenant), f.Conversation.part(fieldConversation))
 }
 
-// DeadLetterFilter selects dead letters, of any sequence. The zero value selects
-// all.
-type DeadLetterFilter struct{ Handler, Tenant, Channel, Event Match }
+// DeadLetterFilter selects dead letters. The zero value selects all.
+type DeadLetterFilter struct {
+	Handler, Tenant, Channel, Event Match
+	Sequence                        uint64 // the event's in CIM_EVENTS, 0 = any
+}
 
 // Subject is the filter's subject. A name that cannot be a token is refused with
 // an *Error.
@@ -70,8 +74,12 @@ func (f DeadLetterFilter) Subject() (string, error) { return f.subject(deadLette
 func (f DeadLetterFilter) Redrive() (string, error) { return f.subject(redrivePrefix) }
 
 func (f DeadLetterFilter) subject(prefix string) (string, error) {
+	sequence := literal("*")
+	if f.Sequence != 0 {
+		sequence = literal(strconv.FormatUint(f.Sequence, 10))
+	}
 	return pattern(prefix, f.Handler.part(fieldHandler), f.Tenant.part(fieldTenant),
-		f.Channel.part(fieldChannel), f.Event.part(fieldEvent), literal("*"))
+		f.Channel.part(fieldChannel), f.Event.part(fieldEvent), sequence)
 }
 
 // ControlFilter selects control requests: what a responder serves, or an agent

@@ -14,6 +14,7 @@ import (
 func golden(text string) string {
 	for _, r := range []struct{ pattern, with string }{
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}`, "2026-01-31 12:00:00.000"},
+		{`\d+ d( \d+ h)?\b`, "1 d"},
 		{`[+-]?\d+(\.\d+)? m?s\b`, "1 ms"},
 		{` +1 ms`, " 1 ms"},
 	} {

@@ -79,6 +79,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newTailCommand(a),
 		newFindCommand(a),
 		newHistoryCommand(a),
+		newTraceCommand(a),
 		newReplayCommand(a),
 		newDLQCommand(a),
 		newExportCommand(a),
