@@ -35,8 +35,9 @@ func (e *ExpiredError) Error() string {
 type deliveryLog struct {
 	identity   string
 	lineage    lineage // of what it is a restored copy
-	first      uint64  // first sequence that is stored
-	last       uint64  // last sequence that was given out
+	metadata   map[string]string
+	first      uint64 // first sequence that is stored
+	last       uint64 // last sequence that was given out
 	firstTime  time.Time
 	lastTime   time.Time
 	replicas   int
@@ -51,7 +52,7 @@ func (b *Bus) describeDeliveries(ctx context.Context) (deliveryLog, error) {
 	}
 	info := stream.CachedInfo()
 	return deliveryLog{
-		identity: streamIdentity(info.Created), lineage: lineageOf(info.Config.Metadata),
+		identity: streamIdentity(info.Created), lineage: lineageOf(info.Config.Metadata), metadata: info.Config.Metadata,
 		first: info.State.FirstSeq, last: info.State.LastSeq, firstTime: info.State.FirstTime, lastTime: info.State.LastTime,
 		replicas: info.Config.Replicas, perSubject: info.Config.MaxMsgsPerSubject,
 	}, nil
@@ -76,15 +77,25 @@ func (l deliveryLog) expired(reason string) *ExpiredError {
 	return &ExpiredError{From: l.beginning(), To: l.end(), Reason: reason}
 }
 
-// overtaken reports whether messages after p were deleted from the front of the stream. They may have been of other agents;
-// nobody can tell any more. The plain number 0 asks for what there is and never expires.
-func (l deliveryLog) overtaken(p Position) bool {
-	return p.Sequence+1 < l.first && (p.Identity != "" || p.Sequence != 0)
+// deleted is the answer to a position that was overtaken.
+func (l deliveryLog) deleted(filter string) *ExpiredError {
+	e := l.expired(ExpiredDeleted)
+	if purged := purgedBefore(l.metadata, tenantToken(filter)); purged > l.first {
+		e.From = l.at(purged-1, time.Time{})
+	}
+	return e
+}
+
+// overtaken reports whether messages after p were deleted from the front of the stream, or from the front of what the filter's tenant has
+// there. They may have been of other agents; nobody can tell any more. The plain number 0 asks for what there is and never expires.
+func (l deliveryLog) overtaken(filter string, p Position) bool {
+	first := max(l.first, purgedBefore(l.metadata, tenantToken(filter)))
+	return p.Sequence+1 < first && (p.Identity != "" || p.Sequence != 0)
 }
 
 // vet makes sure that a reading of l after p misses nothing; otherwise it returns an *ExpiredError. A plain number carries no
 // proof of the stream it was taken of and is believed.
-func (b *Bus) vet(ctx context.Context, l deliveryLog, p Position) error {
+func (b *Bus) vet(ctx context.Context, l deliveryLog, filter string, p Position) error {
 	if p.Identity != "" && p.Identity != l.identity {
 		copied, restored := l.lineage.last(p.Identity)
 		switch {
@@ -97,8 +108,8 @@ func (b *Bus) vet(ctx context.Context, l deliveryLog, p Position) error {
 	switch {
 	case p.Sequence > l.last:
 		return l.expired(ExpiredAhead)
-	case l.overtaken(p):
-		return l.expired(ExpiredDeleted)
+	case l.overtaken(filter, p):
+		return l.deleted(filter)
 	case p.Stored.IsZero() || p.Sequence == 0 || p.Sequence < l.first:
 		return nil
 	}
@@ -135,7 +146,7 @@ func (b *Bus) deliveriesAfter(ctx context.Context, filter string, p Position, li
 	if err != nil {
 		return page{}, err
 	}
-	if err := b.vet(ctx, l, p); err != nil {
+	if err := b.vet(ctx, l, filter, p); err != nil {
 		return page{}, err
 	}
 	out := page{last: l.end(), upto: l.end()}
@@ -180,8 +191,8 @@ func (b *Bus) intact(ctx context.Context, filter string, p Position, n int, more
 	if err != nil {
 		return err
 	}
-	if l.overtaken(p) {
-		return l.expired(ExpiredDeleted)
+	if l.overtaken(filter, p) {
+		return l.deleted(filter)
 	}
 	if p.Identity == "" || l.perSubject <= 0 {
 		return nil
@@ -243,7 +254,7 @@ func (b *Bus) countAfter(ctx context.Context, filter string, p Position) (upto P
 		if err != nil {
 			return Position{}, 0, false, err
 		}
-		if err := b.vet(ctx, l, p); err != nil {
+		if err := b.vet(ctx, l, filter, p); err != nil {
 			return Position{}, 0, false, err
 		}
 		if p.Sequence == l.last {
@@ -265,7 +276,7 @@ func (b *Bus) countAfter(ctx context.Context, filter string, p Position) (upto P
 		if err != nil {
 			return Position{}, 0, false, err
 		}
-		if now.overtaken(p) || now.identity != l.identity {
+		if now.overtaken(filter, p) || now.identity != l.identity {
 			continue
 		}
 		return l.end(), count, false, nil

@@ -253,9 +253,6 @@ func (e *eraser) run(ctx context.Context, wait time.Duration, r *EraseReport) er
 
 // look searches once more, for the report.
 func (e *eraser) look(ctx context.Context, r *EraseReport) error {
-	if ctx.Err() != nil {
-		return nil
-	}
 	err := e.search(ctx)
 	r.Left = e.counts()
 	return err

@@ -184,6 +184,7 @@ func (r *restoring) undo(ctx context.Context) error {
 func (r *restoring) stream(ctx context.Context, s RestoreStream) error {
 	config := s.config
 	config.Metadata = map[string]string{metadataRestoring: r.plan.Snapshot.Taken.Format(time.RFC3339)}
+	maps.Copy(config.Metadata, s.Metadata)
 	request, err := json.Marshal(map[string]any{"config": config, "state": s.State})
 	if err != nil {
 		return err

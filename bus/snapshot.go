@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -129,10 +131,7 @@ func (b *Bus) snapshotStream(ctx context.Context, dir, name string, progress fun
 	if from := info.Config.Metadata[metadataRestoring]; from != "" {
 		return SnapshotStream{}, fmt.Errorf("restoring the snapshot of %s was broken off: finish that first", from)
 	}
-	s := SnapshotStream{
-		Stream: name, Created: info.Created, First: info.State.FirstSeq,
-		Lineage: lineageOf(info.Config.Metadata).after(streamIdentity(info.Created), info.State.LastSeq),
-	}
+	s := SnapshotStream{Stream: name, Created: info.Created}
 	tell := func(n int64) {
 		if progress != nil {
 			progress(SnapshotProgress{name, n, int64(info.State.Bytes)})
@@ -153,7 +152,12 @@ func (b *Bus) snapshotStream(ctx context.Context, dir, name string, progress fun
 	if err != nil {
 		return s, err
 	}
+	if info, err = b.streamInfo(ctx, name); err != nil { // its marks are not behind its messages
+		return s, err
+	}
 	s.Lineage = lineageOf(info.Config.Metadata).after(streamIdentity(info.Created), s.Last)
+	s.Metadata = maps.Clone(info.Config.Metadata)
+	maps.DeleteFunc(s.Metadata, func(key, _ string) bool { return !strings.HasPrefix(key, metadataPurged) })
 	if info.Config.MaxMsgsPerSubject != 1 {
 		return s, nil
 	}

@@ -49,9 +49,11 @@ type SnapshotStream struct {
 	First    uint64    `json:"first"`
 	Last     uint64    `json:"last"`
 	SnapshotFile
-	Late    *SnapshotFile   `json:"late,omitempty"` // of a stream that keeps one message of each subject: what came while it was copied
-	Lineage lineage         `json:"lineage"`
-	State   json.RawMessage `json:"state"` // as the server told it
+	Late    *SnapshotFile `json:"late,omitempty"` // of a stream that keeps one message of each subject: what came while it was copied
+	Lineage lineage       `json:"lineage"`
+	// Metadata are the marks of the stream that go on to be true of the copy.
+	Metadata map[string]string `json:"metadata,omitempty"`
+	State    json.RawMessage   `json:"state"` // as the server told it
 }
 
 // SnapshotFile is a file of a snapshot.

@@ -24,6 +24,7 @@ type Config struct {
 	Durability    string // "strict" or "balanced"
 	StoreLimits   StoreLimits
 	Alarms        Alarms
+	Retention     map[string]time.Duration // how long a tenant's messages are kept, of tenants whose go earlier
 	Metrics       Metrics
 	Streams       Streams
 	Members       Members

@@ -33,6 +33,16 @@ func rules() []rule {
 		{key: "streams.duplicate_window", others: []string{"streams.events.max_age"},
 			broken:  func(c *Config) bool { return c.Streams.DuplicateWindow > c.Streams.Events.MaxAge },
 			problem: "is longer than events are kept", remedy: "shorten it, or raise streams.events.max_age"},
+		{key: "retention", others: []string{"streams.events.max_age"},
+			broken: func(c *Config) bool {
+				for _, age := range c.Retention {
+					if age > c.Streams.Events.MaxAge {
+						return true
+					}
+				}
+				return false
+			},
+			problem: "keeps a tenant's messages for longer than events are kept", remedy: "shorten it, or raise streams.events.max_age"},
 		{key: "workers.pull_expiry", others: []string{"workers.pinned_ttl"},
 			broken:  func(c *Config) bool { return c.Workers.PullExpiry >= c.Workers.PinnedTTL/2 },
 			problem: "is not below half of the pin's time, and a worker at rest would lose it",

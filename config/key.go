@@ -125,6 +125,10 @@ func declare() []Key {
 			Doc:  "For how long the checkpoint of a quiet conversation is kept.",
 			kind: duration(func(c *Config) *time.Duration { return &c.Conversations.TTL }, time.Second)},
 
+		{Path: "retention", Default: "",
+			Doc:  "How long the events, deliveries, index entries and dead letters of single tenants are kept, where that is shorter than the streams keep them.",
+			kind: ages(func(c *Config) *map[string]time.Duration { return &c.Retention }, time.Second)},
+
 		{Path: "delivery.properties", Default: "true",
 			Doc:  "Whether a delivery carries id, channelSession, status, listId and time beside cimEvent and conversationId.",
 			kind: boolean(func(c *Config) *bool { return &c.Delivery.Properties })},

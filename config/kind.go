@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/cimbus/cimbus/subjects"
 )
 
 // kind is a type of setting, bound to the field it fills. Every source gives
@@ -232,6 +234,34 @@ func origins(field func(*Config) *[]string) kind {
 				list = append(list, each)
 			}
 			*field(c) = list
+			return ""
+		}}
+}
+
+func ages(field func(*Config) *map[string]time.Duration, least time.Duration) kind {
+	return kind{name: "list", list: true, valid: `write tenants with a duration each, as ["acme=48h"]; with commas between them outside the file`,
+		set: func(c *Config, text string) string {
+			ages := map[string]time.Duration{}
+			for each := range strings.SplitSeq(text, ",") {
+				if each = strings.TrimSpace(each); each == "" && text == "" {
+					break
+				}
+				tenant, span, _ := strings.Cut(each, "=")
+				if _, err := subjects.Encode(tenant); err != nil {
+					return "holds something that is not tenant=duration"
+				}
+				age, err := time.ParseDuration(span)
+				switch _, twice := ages[tenant]; {
+				case err != nil:
+					return "holds something that is not tenant=duration"
+				case age < least:
+					return "holds a duration below " + least.String()
+				case twice:
+					return "names a tenant twice"
+				}
+				ages[tenant] = age
+			}
+			*field(c) = ages
 			return ""
 		}}
 }

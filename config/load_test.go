@@ -97,6 +97,9 @@ func TestEveryKeyIsSetByFileAndEnvironmentAndItsFlag(t *testing.T) {
 		if k.Path == "streams.max_event_bytes" {
 			value = "2MB"
 		}
+		if k.Path == "retention" {
+			value = "acme=48h,beta=24h"
+		}
 		if !ok {
 			value = choices[k.Path]
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -105,6 +106,7 @@ func TestSettingsThatDoNotFitEachOtherAreRefused(t *testing.T) {
 		{[]string{"CIMBUS_NATS_CONTEXT=x", "CIMBUS_NATS_URL=nats://a"}, "nats.context", "is a second name of the server"},
 		{[]string{"CIMBUS_STREAMS_REPLICAS=3"}, "streams.replicas", "is more than the embedded server has"},
 		{[]string{"CIMBUS_STREAMS_EVENTS_MAX_AGE=5m"}, "streams.duplicate_window", "is longer than events are kept"},
+		{[]string{"CIMBUS_RETENTION=acme=24h,beta=169h"}, "retention", "keeps a tenant's messages for longer than events are kept, with streams.events.max_age"},
 		{[]string{"CIMBUS_WORKERS_PINNED_TTL=2s"}, "workers.pull_expiry", "is not below half of the pin's time"},
 		{[]string{"CIMBUS_RETRY_LONGEST=1ms"}, "retry.first", "is longer than the longest pause"},
 		{[]string{"CIMBUS_WEBSOCKET_ADDR=127.0.0.1:4222"}, "websocket.addr", "is taken by another listener"},
@@ -116,6 +118,21 @@ func TestSettingsThatDoNotFitEachOtherAreRefused(t *testing.T) {
 		require.Equal(t, c.key, problems[0].Key)
 		require.Contains(t, problems[0].Problem, c.problem)
 	}
+}
+
+func TestAgesOfTenantsAreRefusedForTheirReason(t *testing.T) {
+	for text, problem := range map[string]string{
+		"acme": "holds something that is not tenant=duration", "=48h": "holds something that is not tenant=duration",
+		"acme=2d": "holds something that is not tenant=duration", "acme=48h,": "holds something that is not tenant=duration",
+		"acme=1ms": "holds a duration below 1s", "acme=48h,acme=24h": "names a tenant twice",
+	} {
+		problems := problemsOf(t, config.Sources{Environ: []string{"CIMBUS_RETENTION=" + text}})
+		require.Len(t, problems, 1, text)
+		require.Equal(t, problem, problems[0].Problem, text)
+	}
+	c, err := config.Load(config.Sources{Environ: []string{"CIMBUS_RETENTION=acme=48h, beta=1h30m"}})
+	require.NoError(t, err)
+	require.Equal(t, map[string]time.Duration{"acme": 48 * time.Hour, "beta": 90 * time.Minute}, c.Retention)
 }
 
 func TestABadValueIsNotReportedAgainByTheRulesItTakesPartIn(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
 
 	"github.com/cimbus/cimbus/bus"
 	"github.com/cimbus/cimbus/bus/cim"
@@ -32,6 +33,37 @@ func LoadState(ctx context.Context, b *bus.Bus, newState func(tenant, conversati
 		return nil, 0, fmt.Errorf("load conversation: %w", err)
 	}
 	return state, last.sequence, nil
+}
+
+// Checkpoint writes down the state of a conversation as its committed events make it, unless that is written already. What is before the
+// checkpoint is then not needed any more to load the state. newState is the committing handler's; a worker may run meanwhile.
+func Checkpoint(ctx context.Context, b *bus.Bus, newState func(tenant, conversation string) State, tenant, conversation string) error {
+	subject, err := subjects.Index{Tenant: tenant, Conversation: conversation}.Subject()
+	if err != nil {
+		return fmt.Errorf("checkpoint of conversation: %w", err)
+	}
+	last, err := lastOn(ctx, b, bus.StreamIndex, subject)
+	if err != nil || last.stream == 0 {
+		return err
+	}
+	l := loader{bus: b, log: b.Logger(), newState: newState, key: laneKey{tenant, conversation}, before: math.MaxUint64}
+	state, err := l.load(ctx, last)
+	if err != nil || l.checkpoint.sequence >= last.sequence {
+		return err
+	}
+	data, err := state.MarshalBinary()
+	if err != nil {
+		return fmt.Errorf("checkpoint of conversation: %w", err)
+	}
+	_, err = b.JetStream().PublishMsg(ctx, &nats.Msg{Subject: l.subject, Data: data, Header: nats.Header{
+		bus.HeaderSequence:      []string{strconv.FormatUint(last.sequence, 10)},
+		bus.HeaderIndexSequence: []string{strconv.FormatUint(last.stream, 10)},
+		headerExpected:          []string{strconv.FormatUint(l.checkpoint.stream, 10)},
+	}})
+	if conflict(err) {
+		return nil // the worker was faster
+	}
+	return err
 }
 
 // loader brings a conversation's state to where it was before one event: the checkpoint, then the index entries after it with

@@ -14,6 +14,7 @@ import (
 	"github.com/cimbus/cimbus/bus/embedded"
 	"github.com/cimbus/cimbus/config"
 	"github.com/cimbus/cimbus/handlers"
+	"github.com/cimbus/cimbus/handlers/conversation"
 	"github.com/cimbus/cimbus/handlers/oncimevent"
 )
 
@@ -29,6 +30,7 @@ type daemon struct {
 	tracing  *tracing
 	bus      *bus.Bus
 	alarms   *bus.Alarms
+	retained *bus.Retention
 	worker   *handlers.Worker
 	control  *bus.Control
 }
@@ -52,6 +54,11 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	if d.worker, err = handlers.Start(ctx, d.bus, d.handler()); err != nil {
 		return err
+	}
+	if len(d.config.Retention) > 0 {
+		if d.retained, err = d.bus.WatchRetention(d.retention()); err != nil {
+			return err
+		}
 	}
 	if d.control, err = d.bus.ServeControl(ctx, bus.ControlOptions{OpenInboxes: d.onLoopback(), Version: readBuild().semantic()}); err != nil {
 		return err
@@ -99,6 +106,13 @@ func (d *daemon) handler() handlers.Handler {
 	return h
 }
 
+// retention is how long single tenants' messages are kept.
+func (d *daemon) retention() bus.RetentionOptions {
+	return bus.RetentionOptions{Tenants: d.config.Retention, Cover: func(ctx context.Context, tenant, id string) error {
+		return handlers.Checkpoint(ctx, d.bus, conversation.New, tenant, id)
+	}}
+}
+
 // onLoopback reports whether only this machine can reach the server: there, and only there, agents need no identity.
 func (d *daemon) onLoopback() bool {
 	if d.nc == nil {
@@ -121,6 +135,9 @@ func (d *daemon) stop(ctx context.Context) error {
 	}
 	if d.control != nil {
 		errs = append(errs, d.control.Close())
+	}
+	if d.retained != nil {
+		errs = append(errs, d.retained.Close())
 	}
 	if d.worker != nil {
 		drain := limit * 2 / 3
