@@ -220,8 +220,8 @@ func TestACollectorThatNeverAnswersHoldsUpNeitherEventsNorTheEnd(t *testing.T) {
 		}
 	}))
 	t.Cleanup(silent.Close)
-	t.Cleanup(func() { close(over) })
 	d := serveTraced(t, silent.URL, "shutdown: {timeout: 2s}")
+	t.Cleanup(func() { close(over) }) // before the daemon is waited for, which would wait for it
 	d.do(t, "", "conversation", "join", "--tenant", "acme", "--conversation", "c1", "--agent", "ada")
 	<-asked
 	var events strings.Builder
