@@ -11,39 +11,50 @@ import (
 	"strings"
 )
 
-// lineBuffer is what is written at a time, in bytes.
-const lineBuffer = 128 << 10
+// lineBuffer is what is written at a time, in bytes; by then there may be one event more.
+const lineBuffer = 256 << 10
 
-// lineWriter writes events as NDJSON.
+// lineWriter writes events as NDJSON. They are encoded where they wait to be written, not copied there.
 type lineWriter struct {
-	out  *bufio.Writer
-	line []byte
+	out io.Writer
+	buf []byte
+	err error // after which nothing is written any more
 }
 
-func newLineWriter(w io.Writer) lineWriter {
-	return lineWriter{out: bufio.NewWriterSize(w, lineBuffer)}
+// put returns how long the event's line is.
+func (w *lineWriter) put(e StoredEvent) (int, error) {
+	before := len(w.buf)
+	w.buf = append(e.AppendJSON(w.buf), '\n')
+	n := len(w.buf) - before
+	if len(w.buf) < lineBuffer {
+		return n, w.err
+	}
+	return n, w.flush()
 }
 
-func (w *lineWriter) put(e StoredEvent) error {
-	w.line = append(e.AppendJSON(w.line[:0]), '\n')
-	_, err := w.out.Write(w.line)
-	return err
+func (w *lineWriter) flush() error {
+	if w.err == nil && len(w.buf) > 0 {
+		_, w.err = w.out.Write(w.buf)
+		w.buf = w.buf[:0]
+	}
+	return w.err
 }
 
 // ReplayToWriter writes events as NDJSON, see StoredEvent.AppendJSON. Nobody knows what became of what was written: a replay that was
 // broken off without an ending repeats what was written after its last record, at most of about a second; one that was stopped or
 // failed repeats nothing that was written.
-func ReplayToWriter(w io.Writer) ReplayTarget { return &writerTarget{newLineWriter(w)} }
+func ReplayToWriter(w io.Writer) ReplayTarget { return &writerTarget{lineWriter{out: w}} }
 
 type writerTarget struct{ lines lineWriter }
 
 func (t *writerTarget) Open(context.Context, OpenReplay) (Ahead, error) { return Ahead{}, nil }
 
 func (t *writerTarget) Put(_ context.Context, e StoredEvent) (bool, error) {
-	return true, t.lines.put(e)
+	_, err := t.lines.put(e)
+	return true, err
 }
 
-func (t *writerTarget) Flush(context.Context) (uint64, error) { return 0, t.lines.out.Flush() }
+func (t *writerTarget) Flush(context.Context) (uint64, error) { return 0, t.lines.flush() }
 func (t *writerTarget) Close() error                          { return nil }
 
 // Errors of a replay to a file.
@@ -53,7 +64,8 @@ var (
 )
 
 // ReplayToFile writes events as NDJSON to a new file. A replay that goes on appends to it after its last whole line: each event is in
-// it once, wherever it was stopped or killed. It fails with ErrFileExists where a new replay would find something at the path, and with
+// it once, wherever it was stopped or killed. The disk is not waited for: what a power cut costs is written again when the replay goes
+// on, unless it was done already. It fails with ErrFileExists where a new replay would find something at the path, and with
 // ErrFileForeign where somebody else wrote to it.
 func ReplayToFile(path string) ReplayTarget { return &fileTarget{path: path} }
 
@@ -84,7 +96,7 @@ func (t *fileTarget) Open(_ context.Context, r OpenReplay) (ahead Ahead, err err
 			return ahead, fmt.Errorf("%s: %w", t.path, err)
 		}
 	}
-	t.lines = newLineWriter(t.file)
+	t.lines = lineWriter{out: t.file}
 	return ahead, nil
 }
 
@@ -94,22 +106,25 @@ func (t *fileTarget) readBack(r ReplayRecord) (ahead Ahead, err error) {
 	if err != nil {
 		return ahead, err
 	}
+	from := r.Mark
+	ahead.Done = r.Done
 	if uint64(info.Size()) < r.Mark {
-		return ahead, fmt.Errorf("%w: it has %d bytes, %d are recorded: restore it, or start a new replay", ErrFileForeign, info.Size(), r.Mark)
+		// What was written is lost with the power: all that is there counts, and nothing else.
+		from, ahead = 0, Ahead{Recount: true, Done: r.First - min(r.First, 1)}
 	}
-	if r.Mark > 0 {
+	if from > 0 {
 		last := make([]byte, 1)
-		if _, err := t.file.ReadAt(last, int64(r.Mark)-1); err != nil {
+		if _, err := t.file.ReadAt(last, int64(from)-1); err != nil {
 			return ahead, err
 		}
 		if last[0] != '\n' {
-			return ahead, fmt.Errorf("%w: no line ends at byte %d", ErrFileForeign, r.Mark)
+			return ahead, fmt.Errorf("%w: no line ends at byte %d", ErrFileForeign, from)
 		}
 	}
-	if _, err := t.file.Seek(int64(r.Mark), io.SeekStart); err != nil {
+	if _, err := t.file.Seek(int64(from), io.SeekStart); err != nil {
 		return ahead, err
 	}
-	t.size, ahead.Done = r.Mark, r.Done
+	t.size = from
 	for in := bufio.NewReaderSize(t.file, lineBuffer); ; {
 		line, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
@@ -145,10 +160,11 @@ func lineSequence(line []byte) uint64 {
 }
 
 func (t *fileTarget) Put(_ context.Context, e StoredEvent) (bool, error) {
-	if err := t.lines.put(e); err != nil {
+	n, err := t.lines.put(e)
+	if err != nil {
 		return false, t.failed(err)
 	}
-	t.size += uint64(len(t.lines.line))
+	t.size += uint64(n)
 	return true, nil
 }
 
@@ -156,11 +172,10 @@ func (t *fileTarget) Flush(context.Context) (uint64, error) {
 	if t.file == nil {
 		return 0, nil
 	}
-	if err := t.lines.out.Flush(); err != nil {
+	if err := t.lines.flush(); err != nil {
 		return 0, t.failed(err)
 	}
-	// The record must not tell of more than is there after a power cut.
-	return t.size, t.file.Sync()
+	return t.size, nil
 }
 
 func (t *fileTarget) failed(err error) error {

@@ -33,6 +33,8 @@ type OpenReplay struct {
 type Ahead struct {
 	Done   uint64 // every selected event up to this sequence
 	Events uint64 // how many of them are beyond the record
+	// Recount: the target has less than was recorded, and Done and Events tell all that it has.
+	Recount bool
 }
 
 const (
@@ -75,7 +77,10 @@ func (r *Replay) carry(ctx context.Context, t ReplayTarget) error {
 	if err != nil {
 		return err
 	}
-	if ahead.Done > r.record.Done {
+	switch {
+	case ahead.Recount:
+		r.record.Done, r.record.Events, r.record.LeftOut = ahead.Done, ahead.Events, 0
+	case ahead.Done > r.record.Done:
 		r.record.Done = ahead.Done
 		r.record.Events += ahead.Events
 	}
