@@ -285,8 +285,12 @@ func TestFollowingHearsOnlyTheConversationsOwnWorker(t *testing.T) {
 	f, err := r.bus.Follow(r.within(time.Minute), "acme", "ada", "c")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, f.Close()) }()
+	require.Len(t, f.Snapshot, 1)
+	require.WithinDuration(t, time.Now(), f.Snapshot[0].Committed, time.Minute)
+	f.Snapshot[0].Committed = time.Time{}
 	require.Equal(t, []bus.Entry{{
 		Sequence: 1, Conversation: "c", EventID: "e1", EventName: "X", Channel: "WEB", Outcome: bus.OutcomeDelivered, Subject: "cim.acme.web.X",
+		IndexSequence: 1,
 	}}, f.Snapshot)
 	for _, kind := range []string{"replay", "mine"} {
 		r.publish(&nats.Msg{Subject: deliverySubject("ada", kind, "c"), Header: sequenceHeader(2)})
