@@ -26,7 +26,8 @@ type StreamStatus struct {
 	LastSequence  uint64     `json:"last"`
 	FirstTime     *time.Time `json:"first_time"` // nil if nothing is stored
 	LastTime      *time.Time `json:"last_time"`
-	Subjects      uint64     `json:"subjects"` // distinct ones stored; each costs the server about 230 bytes of memory
+	Takes         []string   `json:"takes"`    // the subjects it stores
+	Subjects      uint64     `json:"subjects"` // distinct ones stored, see SubjectMemory
 	Lost          int        `json:"lost"`     // messages the server knows it lost; anything but 0 is an alarm
 	Replicas      int        `json:"replicas"`
 	Leader        string     `json:"leader"` // name of the server; "" = none at the moment
@@ -34,6 +35,12 @@ type StreamStatus struct {
 	Peers     []PeerStatus     `json:"peers"`
 	Consumers []ConsumerStatus `json:"consumers"`
 }
+
+// subjectMemory is what a server keeps in memory of each distinct subject of a stream, in bytes, about.
+const subjectMemory = 230
+
+// SubjectMemory is about how much memory the stream's distinct subjects cost each server that keeps it, in bytes.
+func (s StreamStatus) SubjectMemory() uint64 { return s.Subjects * subjectMemory }
 
 // PeerStatus is a server that keeps a copy of a stream.
 type PeerStatus struct {
@@ -100,7 +107,7 @@ func (s *StreamStatus) fill(info *jetstream.StreamInfo) {
 	s.RestoredFrom, s.RestoredAt = restoredFrom(info.Config.Metadata)
 	s.Messages, s.Bytes, s.MaxBytes, s.MaxAge = state.Msgs, state.Bytes, info.Config.MaxBytes, info.Config.MaxAge.Seconds()
 	s.FirstSequence, s.LastSequence, s.Subjects = state.FirstSeq, state.LastSeq, state.NumSubjects
-	s.Replicas = info.Config.Replicas
+	s.Replicas, s.Takes = info.Config.Replicas, info.Config.Subjects
 	s.FirstTime, s.LastTime = nil, nil
 	if state.Msgs > 0 {
 		s.FirstTime, s.LastTime = &state.FirstTime, &state.LastTime

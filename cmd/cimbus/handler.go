@@ -59,6 +59,10 @@ func describeHandler(h bus.HandlerStatus) handlerLine {
 	return l
 }
 
+func handlerTable() table {
+	return table{head: []string{"HANDLER", "WORKER", "WAITING", "OLDEST", "IN WORK", "REDELIVERED", "PAUSED", "DEAD LETTERS"}}
+}
+
 func (l handlerLine) cells() []string {
 	oldest, paused := "-", "-"
 	if l.OldestTime != nil {
@@ -83,7 +87,7 @@ func (a *app) listHandlers(ctx context.Context, b *bus.Bus) error {
 	if err != nil {
 		return a.withoutBus(err)
 	}
-	t := table{head: []string{"HANDLER", "WORKER", "WAITING", "OLDEST", "IN WORK", "REDELIVERED", "PAUSED", "DEAD LETTERS"}}
+	t := handlerTable()
 	for _, h := range all {
 		l := describeHandler(h)
 		if !a.json {

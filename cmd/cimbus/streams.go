@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/cimbus/cimbus/bus"
@@ -20,90 +16,6 @@ import (
 func newStreamsCommand(a *app) *cobra.Command {
 	return noun("streams", "Look at the streams, bring them to what is declared, copy and restore them",
 		newStreamsInfoCommand(a), newStreamsPlanCommand(a), newStreamsApplyCommand(a), newStreamsSnapshotCommand(a), newStreamsRestoreCommand(a))
-}
-
-func newStreamsInfoCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "info", Short: "Show what the streams hold", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withBus(cmd.Context(), func(b *bus.Bus) error { return a.streamsInfo(cmd.Context(), b) })
-		},
-	}
-}
-
-// streamLine is one stream as info prints it.
-type streamLine struct {
-	Stream    string     `json:"stream"`
-	Exists    bool       `json:"exists"`
-	Messages  uint64     `json:"messages"`
-	Bytes     uint64     `json:"bytes"`
-	MaxBytes  int64      `json:"max_bytes"`       // -1 = no limit
-	MaxAge    float64    `json:"max_age_seconds"` // 0 = no limit
-	First     uint64     `json:"first"`
-	Last      uint64     `json:"last"`
-	FirstTime *time.Time `json:"first_time"`
-	LastTime  *time.Time `json:"last_time"`
-	Consumers int        `json:"consumers"`
-	Replicas  int        `json:"replicas"`
-	Subjects  []string   `json:"subjects"`
-}
-
-func (a *app) streamsInfo(ctx context.Context, b *bus.Bus) error {
-	t := table{head: []string{"STREAM", "MESSAGES", "BYTES", "OF", "FIRST", "LAST", "OLDEST", "KEPT", "CONSUMERS", "REPLICAS", "SUBJECTS"}}
-	for _, name := range declaredStreams() {
-		s, err := b.JetStream().Stream(ctx, name)
-		missing := errors.Is(err, jetstream.ErrStreamNotFound)
-		if err != nil && !missing {
-			return fmt.Errorf("stream %s: %w", name, err)
-		}
-		l := streamLine{Stream: name}
-		if !missing {
-			l = describe(s.CachedInfo())
-		}
-		if a.json {
-			if err := line(a.stdout, l); err != nil {
-				return err
-			}
-			continue
-		}
-		t.row(l.cells()...)
-	}
-	if a.json {
-		return nil
-	}
-	return t.write(a.stdout)
-}
-
-func describe(info *jetstream.StreamInfo) streamLine {
-	l := streamLine{
-		Stream: info.Config.Name, Exists: true, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
-		MaxAge: info.Config.MaxAge.Seconds(), First: info.State.FirstSeq, Last: info.State.LastSeq,
-		Consumers: info.State.Consumers, Replicas: info.Config.Replicas, Subjects: info.Config.Subjects,
-	}
-	if info.State.Msgs > 0 {
-		l.FirstTime, l.LastTime = &info.State.FirstTime, &info.State.LastTime
-	}
-	return l
-}
-
-func (l streamLine) cells() []string {
-	if !l.Exists {
-		return []string{l.Stream, "missing", "-", "-", "-", "-", "-", "-", "-", "-", "-"}
-	}
-	limit, kept, oldest := "no limit", "no limit", "-"
-	if l.MaxBytes > 0 {
-		limit = size(l.MaxBytes)
-	}
-	if l.MaxAge > 0 {
-		kept = age(time.Duration(l.MaxAge * float64(time.Second)))
-	}
-	if l.FirstTime != nil {
-		oldest = age(time.Since(*l.FirstTime))
-	}
-	return []string{
-		l.Stream, fmt.Sprint(l.Messages), size(l.Bytes), limit, fmt.Sprint(l.First), fmt.Sprint(l.Last), oldest, kept,
-		fmt.Sprint(l.Consumers), fmt.Sprint(l.Replicas), strings.Join(l.Subjects, ", "),
-	}
 }
 
 const streamsConfigHelp = `What is declared depends on the daemon's configuration: give its file with --config; CIMBUS_… variables count too. A configuration

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
+	"github.com/cimbus/cimbus/bus/bustest"
 )
 
 func TestADaemonsStreamsNeedNothingDone(t *testing.T) {
@@ -19,23 +22,71 @@ func TestADaemonsStreamsNeedNothingDone(t *testing.T) {
 	require.Equal(t, len(declaredStreams()), strings.Count(d.do(t, "", "streams", "apply"), ": as declared\n"))
 }
 
-func TestInfoShowsEveryStream(t *testing.T) {
-	d := serve(t)
-	d.do(t, message("1"), "publish", "--tenant", "acme")
-	got := d.do(t, "", "streams", "info")
-	rows := strings.Split(strings.TrimSpace(got), "\n")
-	require.Len(t, rows, 1+len(declaredStreams()))
-	require.Regexp(t, `^STREAM +MESSAGES +BYTES +OF +FIRST +LAST +OLDEST +KEPT +CONSUMERS +REPLICAS +SUBJECTS$`, rows[0])
-	require.Regexp(t, `^CIM_EVENTS +1 +\d+ B +5\.0 GiB +1 +1 +\d+ ms +7 d +1 +1 +cim\.\*\.\*\.\*$`, rows[1])
+// unsized is a golden text without its sizes.
+func unsized(text string) string {
+	return squeezed(regexp.MustCompile(`\d+(\.\d+)? (B|KiB)\b`).ReplaceAllString(golden(text), "1 B"))
+}
+
+func TestInfoShowsEveryStreamAndHandler(t *testing.T) {
+	d := spoken(t)
+	d.publishPlain(t, "cim.acme.web.BROKEN", nil, "{")
+	d.await(t, 1)
+	var got result
+	bustest.Eventually(t, patience, func() error { // until the checkpoints are written: then nothing more is
+		got = invoke(t, "", d.on("streams", "info")...)
+		if !regexp.MustCompile(`KV_CIM_CONVERSATIONS +2 `).MatchString(got.stdout) {
+			return errors.New(got.stdout + got.stderr)
+		}
+		return nil
+	})
+	require.Zero(t, got.code, got.stderr)
+	// How often a key was written depends on how long this took.
+	table := regexp.MustCompile(`(KV_CIM_\w+ 2 1 B 205 MiB) \d+ \d+`).ReplaceAllString(unsized(got.stdout), "$1 1 2")
+	require.Equal(t, `STREAM MESSAGES BYTES OF FIRST LAST OLDEST KEPT DISTINCT MEMORY CONSUMERS REPLICAS SUBJECTS
+CIM_EVENTS 5 1 B 5.0 GiB 1 5 1 ms 1 d 4 1 B 1 1 cim.*.*.*
+CIM_DELIVERIES 4 1 B 3.5 GiB 1 4 1 ms 1 d 3 1 B 0 1 cim-agent.>
+CIM_INDEX 5 1 B 512 MiB 1 5 1 ms 1 d 3 1 B 0 1 cim-index.>
+CIM_DEAD_LETTERS 1 1 B 512 MiB 1 1 1 ms 1 d 1 1 B 0 1 cim-dead.>, cim-redrive.>
+CIM_REPLAYS 0 1 B 102 MiB 0 0 - 1 d 0 1 B 0 1 cim-replay.>
+KV_CIM_MEMBERS 2 1 B 205 MiB 1 2 1 ms no limit 2 1 B 0 1 $KV.CIM_MEMBERS.>
+KV_CIM_CONVERSATIONS 2 1 B 205 MiB 1 2 1 ms 1 d 2 1 B 0 1 $KV.CIM_CONVERSATIONS.>
+
+HANDLER WORKER WAITING OLDEST IN WORK REDELIVERED PAUSED DEAD LETTERS
+onCimEvent acts 0 - 0 0 - 1
+`, table)
+	require.Equal(t, "7 streams: 19 messages, 1 B; 15 distinct subjects, about 1 B of memory; 1 dead letter; "+
+		"the account uses 1 B on disk and 1 B in memory\n", unsized(got.stderr))
 
 	all := lines[streamLine](t, d.do(t, "", "streams", "info", "--json"))
 	require.Len(t, all, len(declaredStreams()))
 	for i, name := range declaredStreams() {
 		require.Equal(t, name, all[i].Stream)
 		require.True(t, all[i].Exists)
+		require.Equal(t, all[i].Distinct*230, all[i].Memory)
+		require.Positive(t, all[i].Account.Storage)
 	}
-	require.Equal(t, uint64(1), all[0].Messages)
-	require.Nil(t, all[3].FirstTime)
+	require.Equal(t, uint64(5), all[0].Messages)
+	require.Equal(t, "onCimEvent", all[0].Handlers[0].Handler)
+	require.Equal(t, uint64(1), all[0].Handlers[0].DeadLetters)
+	require.Nil(t, all[4].FirstTime)
+
+	require.Equal(t, `STREAM CIM_EVENTS
+subjects cim.*.*.*
+created 2026-01-31 12:00:00.000
+messages 5, 1 to 5
+bytes 1 B, limit: 5.0 GiB
+age oldest 1 ms, limit: 1 d
+distinct subjects 4, about 1 B of memory
+lost 0 messages
+replicas 1
+leader cimbus
+
+CONSUMER DURABLE LAG WAITING IN WORK REDELIVERED DONE UP TO
+handler-onCimEvent yes 0 0 0 0 5
+`, unsized(d.do(t, "", "streams", "info", "CIM_EVENTS")))
+	wrong := invoke(t, "", d.on("streams", "info", "CIM_EVENT")...)
+	require.Equal(t, exitUsage, wrong.code)
+	require.Contains(t, wrong.stderr, `"CIM_EVENT" is no stream of the bus; there are CIM_EVENTS, `)
 }
 
 func TestApplyMakesMissingStreamsAndRefusesToLoseData(t *testing.T) {
