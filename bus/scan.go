@@ -67,19 +67,23 @@ type scanner struct {
 	next uint64 // sequence from which on nothing was read
 
 	sub      *nats.Subscription
+	messages chan *nats.Msg
+	broken   chan nats.Status // tells when the connection was lost
 	inbox    string
 	consumer string
-	expected uint64 // consumer sequence of the next message
-	owed     int    // messages that requests under way may still bring
+	created  time.Time // when the stream was, as it was first found
+	expected uint64    // consumer sequence of the next message
+	owed     int       // messages that requests under way may still bring
 	requests int
 }
 
 func (r *scanner) run(ctx context.Context, yield func(*jetstream.RawStreamMsg) bool) error {
+	info, err := r.bus.streamInfo(ctx, r.Stream)
+	if err != nil {
+		return err
+	}
+	r.created = info.Created
 	if !r.Follow && r.Upto == 0 {
-		info, err := r.bus.streamInfo(ctx, r.Stream)
-		if err != nil {
-			return err
-		}
 		r.Upto = info.State.LastSeq
 	}
 	lost := time.Time{} // since when there is no answer
@@ -104,6 +108,10 @@ func (r *scanner) run(ctx context.Context, yield func(*jetstream.RawStreamMsg) b
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(retryPause):
+		}
+		// What can be asked for again is asked for by its number, which another stream has given out, too.
+		if now, err := r.bus.streamInfo(ctx, r.Stream); err == nil && !now.Created.Equal(r.created) {
+			return errors.New("it was deleted and made anew meanwhile")
 		}
 	}
 }
@@ -173,11 +181,10 @@ func (r *scanner) open(ctx context.Context) (waits uint64, err error) {
 	}
 	r.consumer, r.inbox = name+"-"+nuid.Next(), nc.NewInbox()
 	r.expected, r.owed, r.requests = 1, 0, 0
-	if r.sub, err = nc.SubscribeSync(r.inbox + ".*"); err != nil {
-		return 0, err
-	}
-	// What may wait here is bounded by what is asked for.
-	if err := r.sub.SetPendingLimits(-1, -1); err != nil {
+	r.broken = nc.StatusChanged(nats.RECONNECTING)
+	// Room for what is asked for, and for what the server says besides.
+	r.messages = make(chan *nats.Msg, 2*scanBatch*scanPulls)
+	if r.sub, err = nc.ChanSubscribe(r.inbox+".*", r.messages); err != nil {
 		return 0, err
 	}
 	var c jetstream.Consumer
@@ -200,6 +207,10 @@ func (r *scanner) open(ctx context.Context) (waits uint64, err error) {
 
 // close lets go of what open made.
 func (r *scanner) close(ctx context.Context) {
+	if r.broken != nil {
+		r.bus.nc.RemoveStatusListener(r.broken)
+		r.broken = nil
+	}
 	if r.sub != nil {
 		_ = r.sub.Unsubscribe() // fails only on a closed connection
 		r.sub = nil
@@ -247,21 +258,27 @@ func (r *scanner) pull() error {
 // receive waits for the next message, no longer than a server that is there is silent.
 func (r *scanner) receive(ctx context.Context) (*nats.Msg, error) {
 	// What is there already is had without a timer.
-	if m, err := r.sub.NextMsg(0); err == nil {
+	select {
+	case m := <-r.messages:
 		return m, nil
+	default:
 	}
-	waiting, cancel := context.WithTimeout(ctx, 3*scanHeartbeat)
-	defer cancel()
-	m, err := r.sub.NextMsgWithContext(waiting)
-	switch {
-	case err == nil:
+	silence := time.NewTimer(3 * scanHeartbeat)
+	defer silence.Stop()
+	select {
+	case m := <-r.messages:
 		return m, nil
-	case ctx.Err() != nil:
+	case <-ctx.Done():
 		return nil, ctx.Err()
-	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrBadSubscription):
-		return nil, err
+	case <-r.broken:
+		// Consumer and requests outlive it, and what was on its way is lost.
+		return nil, fmt.Errorf("%w: the connection was lost", errScanAgain)
+	case <-silence.C:
 	}
-	return nil, fmt.Errorf("%w: %w", errScanAgain, err)
+	if r.bus.nc.IsClosed() {
+		return nil, nats.ErrConnectionClosed
+	}
+	return nil, fmt.Errorf("%w: the server is silent", errScanAgain)
 }
 
 // status is the server's word about a request: a sign of life, its ordinary end, or that of the consumer.
@@ -269,6 +286,10 @@ func (r *scanner) status(m *nats.Msg) error {
 	description := strings.ToLower(m.Header.Get("Description"))
 	switch m.Header.Get("Status") {
 	case "100":
+		// It comes behind what it tells of: that was lost.
+		if last, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64); err == nil && last >= r.expected {
+			return fmt.Errorf("%w: message %d of the consumer did not come", errScanAgain, r.expected)
+		}
 		return nil
 	case "404", "408":
 	case "409":

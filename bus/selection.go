@@ -31,6 +31,11 @@ type EventSelection struct {
 	Where func(e *StoredEvent) bool
 	// Looked counts the messages that the server had to send, nil = nobody counts.
 	Looked *uint64
+
+	last struct { // the subject read last: most are like the one before
+		subject string
+		name    subjects.Event
+	}
 }
 
 // Validate reports everything of the selection that cannot be.
@@ -74,9 +79,11 @@ func (s *EventSelection) Read(m *jetstream.RawStreamMsg) (StoredEvent, bool) {
 	if s.Looked != nil {
 		*s.Looked++
 	}
-	if name, err := subjects.ParseEvent(m.Subject); err == nil {
-		e.Name = name
+	if m.Subject != s.last.subject {
+		s.last.subject = m.Subject
+		s.last.name, _ = subjects.ParseEvent(m.Subject) // empty where it is none of the bus's
 	}
+	e.Name = s.last.name
 	if len(s.Events) > 0 && !slices.ContainsFunc(s.Events, func(pattern string) bool {
 		ok, err := path.Match(pattern, e.Name.Event)
 		return ok && err == nil
