@@ -123,7 +123,7 @@ func (t target) dial(log hclog.Logger, more ...nats.Option) (*nats.Conn, error) 
 	})
 	nc, _, err := natscontext.Connect(file, opts...)
 	if err != nil {
-		return nil, t.refused(err)
+		return nil, t.unusable(t.refused(err))
 	}
 	if err := inDomain(nc, settings.JSDomain); err != nil {
 		nc.Close()
@@ -160,10 +160,10 @@ func inDomain(nc *nats.Conn, domain string) error {
 	return nil
 }
 
-// unusable adds to an error of a context that nobody named where it comes from.
+// unusable adds to an error with a context that nobody named where that comes from.
 func (t target) unusable(err error) error {
 	if t.selected {
-		return fmt.Errorf("%w (it is the one selected by nats context select; --context names another, --no-context none)", err)
+		return fmt.Errorf("%w (the context is the one selected by nats context select; --context names another, --no-context none)", err)
 	}
 	return err
 }

@@ -159,7 +159,7 @@ func (d *daemon) stop(ctx context.Context) error {
 	if d.nc != nil {
 		d.nc.Close()
 	}
-	errs = append(errs, d.tracing.stop(ctx, limit/5))
+	d.tracing.stop(ctx, limit/5)
 	if d.http != nil {
 		errs = append(errs, d.http.close(ctx))
 	}

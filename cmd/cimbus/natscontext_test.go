@@ -95,6 +95,7 @@ func TestServerContextAndEnvironmentComeInTheOrderOfTheNATSCommandLine(t *testin
 		{"", []string{"NATS_URL=" + dead}, []string{"--context", "good"}, exitFailed, `no NATS server reachable at ` + dead + ` (context "good")`},
 		{"good", []string{"NATS_URL=" + dead}, nil, exitFailed, `no NATS server reachable at ` + dead + ` (selected context "good")`},
 		{"", []string{"NATS_CONTEXT=nobody"}, []string{"--server", as("bus", url)}, exitDone, ""},
+		{"good", nil, []string{"--server", dead}, exitFailed, "(the context is the one selected by nats context select; --context names another, --no-context none)"},
 		{"good", nil, []string{"--no-context", "--server", url}, exitFailed, "NATS server refused the credentials at " + url + ": check"},
 		{"good", []string{"NATS_CONTEXT=good", "NATS_URL=" + as("bus", url)}, []string{"--no-context"}, exitDone, ""},
 
@@ -174,7 +175,7 @@ func TestAContextThatCannotBeUsedSaysWhereItIsAndWhatIsWrongWithIt(t *testing.T)
 	require.Contains(t, got.stderr, `unknown context "api": there is none in `+filepath.Join(empty, "nats", "context")+`: make it with nats context add`)
 	c.selects("gone")
 	got = invokeIn(t, []string{"HOME=" + c.home}, "", "streams", "info")
-	require.Contains(t, got.stderr, `(it is the one selected by nats context select; --context names another, --no-context none)`)
+	require.Contains(t, got.stderr, `(the context is the one selected by nats context select; --context names another, --no-context none)`)
 }
 
 func TestEveryWayInThatAContextKnowsIsHonoured(t *testing.T) {

@@ -62,10 +62,10 @@ func (t *tracing) provider() trace.TracerProvider {
 	return t.spans
 }
 
-// stop sends what is left, within limit and ctx. What a collector does not take by then is lost.
-func (t *tracing) stop(ctx context.Context, limit time.Duration) error {
+// stop sends what is left, within limit and ctx. What a collector does not take by then is lost, which is no reason to fail.
+func (t *tracing) stop(ctx context.Context, limit time.Duration) {
 	if t == nil {
-		return nil
+		return
 	}
 	flushing, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -73,7 +73,9 @@ func (t *tracing) stop(ctx context.Context, limit time.Duration) error {
 	release := context.AfterFunc(flushing, t.to.abort)
 	defer release()
 	// It waits for the exporter, which ends with flushing at the latest.
-	return t.spans.Shutdown(context.WithoutCancel(ctx))
+	if err := t.spans.Shutdown(context.WithoutCancel(ctx)); err != nil {
+		t.to.log.Warn("the last spans were not sent", "error", err)
+	}
 }
 
 // collector is where spans are sent to. One that is not there or takes none is a line in the log when that begins and one when it
