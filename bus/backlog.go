@@ -44,6 +44,8 @@ type deliveryLog struct {
 	perSubject int64 // messages kept of one subject, ≤ 0 = all
 }
 
+var errBeingRestored = errors.New("stream " + StreamDeliveries + " is being restored from a snapshot")
+
 // describeDeliveries asks the leader, which alone answers for a stream.
 func (b *Bus) describeDeliveries(ctx context.Context) (deliveryLog, error) {
 	stream, err := b.js.Stream(ctx, StreamDeliveries)
@@ -51,6 +53,9 @@ func (b *Bus) describeDeliveries(ctx context.Context) (deliveryLog, error) {
 		return deliveryLog{}, fmt.Errorf("stream %s: %w", StreamDeliveries, err)
 	}
 	info := stream.CachedInfo()
+	if info.Config.Metadata[metadataRestoring] != "" {
+		return deliveryLog{}, errBeingRestored // what is not there yet is neither missed nor expired
+	}
 	return deliveryLog{
 		identity: streamIdentity(info.Created), lineage: lineageOf(info.Config.Metadata), metadata: info.Config.Metadata,
 		first: info.State.FirstSeq, last: info.State.LastSeq, firstTime: info.State.FirstTime, lastTime: info.State.LastTime,

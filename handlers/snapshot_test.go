@@ -222,3 +222,45 @@ func TestNoBusOpensStreamsThatWereNotRestoredToTheEnd(t *testing.T) {
 func logTo(log *bustest.Buffer) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info})
 }
+
+// What it was handed of before may be in the copy under other sequences, or not at all.
+func TestAnAgentThatIsConnectedWhileACopyIsRestoredIsToldSo(t *testing.T) {
+	b := openStrict(t)
+	w := start(t, b, oncimevent.New(oncimevent.Options{}))
+	converse(t, b, "m", "c1", "ada", 3)
+	drained(t, b)
+	told, err := b.Agent(t.Context(), bus.AgentOptions{Tenant: tenant, Agent: "ada", After: &bus.Position{}, CheckEvery: 50 * time.Millisecond})
+	require.NoError(t, err)
+	skips, err := b.Agent(t.Context(), bus.AgentOptions{Tenant: tenant, Agent: "ada", After: &bus.Position{}, CheckEvery: 50 * time.Millisecond, SkipExpired: true})
+	require.NoError(t, err)
+	for range 4 {
+		next(t, told)
+		next(t, skips)
+	}
+	s, err := bus.OpenSnapshot(snapshot(t, b))
+	require.NoError(t, err)
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("lost", "c1"))
+	require.Equal(t, "lost", bus.LastHeader(next(t, told).Header, bus.HeaderEventID))
+	require.Equal(t, "lost", bus.LastHeader(next(t, skips).Header, bus.HeaderEventID))
+	drained(t, b)
+	require.NoError(t, w.Close(t.Context()))
+	bustest.Eventually(t, 30*time.Second, func() error { // the pin of the worker lasts a little longer
+		plan, err := b.PlanRestore(t.Context(), s)
+		require.NoError(t, err)
+		return b.Restore(t.Context(), plan, bus.RestoreOptions{Force: true})
+	})
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("new", "c1")) // under the sequences of the lost one
+	drained(t, b)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = told.Next(ctx)
+	var expired *bus.ExpiredError
+	require.ErrorAs(t, err, &expired)
+	require.Equal(t, bus.ExpiredRestored, expired.Reason)
+	require.NoError(t, told.Close())
+	for bus.LastHeader(next(t, skips).Header, bus.HeaderEventID) != "new" {
+		continue // what was not verified yet comes again
+	}
+	require.NoError(t, skips.Close())
+}
