@@ -65,7 +65,7 @@ func (t *handlerTarget) Close() error                              { return nil 
 
 // copiedHeader is what a copy of an event has of the headers it was published with.
 func copiedHeader(published nats.Header) nats.Header {
-	h := Foreign(published)
+	h := takenOver(published)
 	for _, key := range []string{HeaderChannel, HeaderEventID, HeaderEventName} {
 		if v := LastHeader(published, key); v != "" {
 			h[key] = []string{v}

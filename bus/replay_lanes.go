@@ -208,7 +208,7 @@ func (l *lanes) again(ctx context.Context, m laned, cause error) error {
 	defer cancel()
 	for {
 		l.lost = denied(l.b.nc, m.msg.Subject)
-		if l.lost == nil && refusedForGood(cause) {
+		if l.lost == nil && (refusedForGood(cause) || errors.Is(cause, nats.ErrMaxPayload)) {
 			l.lost = fmt.Errorf("event %d to %s: %w", m.of, m.msg.Subject, cause)
 		}
 		if l.lost != nil {

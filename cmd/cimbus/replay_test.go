@@ -27,7 +27,7 @@ func played(t *testing.T, args ...string) served {
 	for i, conversation := range []string{"c1", "c1", "c2", "c1", "c1"} {
 		d.do(t, event(fmt.Sprint("m", i+1), "CUSTOMER_MESSAGE", conversation), "publish", "--tenant", "acme", "--channel", "web")
 	}
-	d.do(t, event("t", "TYPING_INDICATOR", "c1"), "publish", "--tenant", "acme", "--channel", "web")
+	d.do(t, event("t", "TYPING_INDICATOR", "c9"), "publish", "--tenant", "acme", "--channel", "web")
 	d.receive(t, "0", 5)
 	d.do(t, "", "agent", "--tenant", "acme", "--agent", "ben", "--after", "0", "--count", "2")
 	return d
@@ -253,7 +253,8 @@ func TestARehearsalShowsWhatIsMadeAndThatItIsWhatWasDelivered(t *testing.T) {
 	require.Empty(t, got.stdout)
 	require.Contains(t, got.stderr, "no event differs from what was delivered, nothing was sent")
 	for i, s := range lines[streamLine](t, d.do(t, "", "streams", "info", "--json")) {
-		if s.Stream != bus.StreamReplays && s.Stream != bus.StreamConversations {
+		// The worker writes index entries and checkpoints when the deliveries are out.
+		if s.Stream != bus.StreamReplays && s.Stream != bus.StreamConversations && s.Stream != bus.StreamIndex {
 			require.Equal(t, lines[streamLine](t, before)[i].Messages, s.Messages, s.Stream)
 		}
 	}
