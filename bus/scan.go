@@ -139,11 +139,12 @@ func (r *scanner) read(ctx context.Context, yield func(*jetstream.RawStreamMsg) 
 			return err
 		}
 		if strings.HasPrefix(m.Subject, r.inbox) {
-			if err := r.status(m); err != nil {
-				return err
+			idle, err := r.status(m)
+			if err == nil && idle {
+				// A server that has nothing to send may have had: what was still to come is deleted, or has expired.
+				err = r.atEnd(ctx)
 			}
-			// A server that has nothing to send may have had: what was still to come is deleted, or has expired.
-			if err := r.atEnd(ctx); err != nil {
+			if err != nil {
 				return err
 			}
 			continue
@@ -281,30 +282,32 @@ func (r *scanner) receive(ctx context.Context) (*nats.Msg, error) {
 	return nil, fmt.Errorf("%w: the server is silent", errScanAgain)
 }
 
-// status is the server's word about a request: a sign of life, its ordinary end, or that of the consumer.
-func (r *scanner) status(m *nats.Msg) error {
+// status is the server's word about a request: a sign of life, its ordinary end, or that of the consumer. It tells whether the server has
+// nothing to send: a request that ends because it got all it asked for says nothing of what there is besides.
+func (r *scanner) status(m *nats.Msg) (idle bool, err error) {
 	description := strings.ToLower(m.Header.Get("Description"))
 	switch m.Header.Get("Status") {
 	case "100":
 		// It comes behind what it tells of: that was lost.
 		if last, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64); err == nil && last >= r.expected {
-			return fmt.Errorf("%w: message %d of the consumer did not come", errScanAgain, r.expected)
+			return false, fmt.Errorf("%w: message %d of the consumer did not come", errScanAgain, r.expected)
 		}
-		return nil
+		return true, nil
 	case "404", "408":
+		idle = true
 	case "409":
 		if !strings.Contains(description, "batch completed") && !strings.Contains(description, "exceeds maxbytes") {
-			return fmt.Errorf("%w: %s", errScanAgain, description)
+			return false, fmt.Errorf("%w: %s", errScanAgain, description)
 		}
 	default:
-		return fmt.Errorf("%w: %s %s", errScanAgain, m.Header.Get("Status"), description)
+		return false, fmt.Errorf("%w: %s %s", errScanAgain, m.Header.Get("Status"), description)
 	}
 	left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
 	if err != nil {
-		return fmt.Errorf("%w: a request ended without saying what is left of it", errScanAgain)
+		return false, fmt.Errorf("%w: a request ended without saying what is left of it", errScanAgain)
 	}
 	r.owed -= left
-	return nil
+	return idle, nil
 }
 
 // atEnd ends a scan that has read all there is. The consumer lives on one replica; that there is no more is the leader's to say.

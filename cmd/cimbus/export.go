@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -102,18 +101,24 @@ type exportWriter struct {
 }
 
 func (w *exportWriter) write(ctx context.Context, b *bus.Bus, s bus.EventSelection) error {
-	buffered := bufio.NewWriterSize(w, exportBuffer)
-	var text []byte
+	text := make([]byte, 0, 2*exportBuffer)
+	flush := func() error {
+		_, err := w.Write(text)
+		text = text[:0]
+		return err
+	}
 	for e, err := range b.Events(ctx, s) {
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
-			return errors.Join(err, buffered.Flush())
+			return errors.Join(err, flush())
 		}
-		text = append(e.Exported().AppendJSON(text[:0]), '\n')
-		if _, err := buffered.Write(text); err != nil {
-			return err
+		text = append(e.Exported().AppendJSON(text), '\n')
+		if len(text) >= exportBuffer {
+			if err := flush(); err != nil {
+				return err
+			}
 		}
 		w.Events++
 		w.Upto = e.Sequence
@@ -121,7 +126,7 @@ func (w *exportWriter) write(ctx context.Context, b *bus.Bus, s bus.EventSelecti
 			w.From = e.Sequence
 		}
 	}
-	return buffered.Flush()
+	return flush()
 }
 
 // Write passes on what is written, and counts it.
