@@ -89,7 +89,7 @@ func (c *conversation) commit(ctx context.Context, e Event, why *invalid) (ackno
 // handle takes an event that is not committed through steps 1 to 3.
 func (c *conversation) handle(ctx context.Context, e *Event, why *invalid) (acknowledgement, error) {
 	if why.imported() {
-		return acknowledged, c.index(ctx, e, bus.OutcomeImported)
+		return acknowledgement{end: endImported}, c.index(ctx, e, bus.OutcomeImported)
 	}
 	if why != nil {
 		return c.bury(ctx, e, failure{reason: why.reason, err: why.err, first: time.Now()})

@@ -33,6 +33,7 @@ const (
 	Dropped      Outcome = "dropped"   // by the handler
 	DeadLettered Outcome = "dead-letter"
 	Transient    Outcome = "transient" // passed on to who listens, stored nowhere
+	Imported     Outcome = "imported"  // as history, which no handler acts on
 	Skipped      Outcome = "skipped"   // there was nothing to do: it was done before, is redriven for another handler, or is gone
 )
 
@@ -45,11 +46,12 @@ const (
 	endDropped
 	endDead
 	endTransient
+	endImported
 	ends
 )
 
 func (e end) outcome() Outcome {
-	return [ends]Outcome{Skipped, Delivered, Dropped, DeadLettered, Transient}[e]
+	return [ends]Outcome{Skipped, Delivered, Dropped, DeadLettered, Transient, Imported}[e]
 }
 
 // endOf is how an event ended that has an index entry.

@@ -183,7 +183,7 @@ func TestHandlerThatFailsIsTriedAgainThenGivesUpWithoutDisturbingOthers(t *testi
 	require.Len(t, counts.Tenants, 1)
 	acme := counts.Tenants["acme"]
 	require.Equal(t, map[handlers.Outcome]uint64{
-		handlers.Delivered: 2, handlers.Dropped: 1, handlers.DeadLettered: 4, handlers.Transient: 0, handlers.Skipped: 0,
+		handlers.Delivered: 2, handlers.Dropped: 1, handlers.DeadLettered: 4, handlers.Transient: 0, handlers.Imported: 0, handlers.Skipped: 0,
 	}, acme.Outcomes)
 	require.EqualValues(t, 4, acme.Retries, "two until it recovers, two until it is given up")
 	timed := uint64(0)

@@ -49,6 +49,10 @@ func TestAnImportReachesNoAgentUnlessItIsToBeHandled(t *testing.T) {
 		outcomes = append(outcomes, e.Outcome)
 	}
 	require.Equal(t, []string{"delivered", "imported", "imported", "imported", "delivered"}, outcomes)
+	d.shows(t, series{
+		`cimbus_events_handled_total{handler="onCimEvent",outcome="imported",tenant="acme"}`:  3,
+		`cimbus_events_handled_total{handler="onCimEvent",outcome="delivered",tenant="acme"}`: 2,
+	})
 	// What is selected by its conversation is read through the index: the imported are in it.
 	require.Equal(t, 5, strings.Count(d.do(t, "", "export", "--tenant", "acme", "--conversation", "c1"), "\n"))
 
