@@ -202,8 +202,10 @@ func TestEventsOfAnOldCopyOfCIM_EVENTSAreNotTakenForCommitted(t *testing.T) {
 	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("new", "c1"))
 	before := stored(t, b, bus.StreamDeliveries, ">")
 
-	start(t, b, oncimevent.New(oncimevent.Options{}))
+	w := start(t, b, oncimevent.New(oncimevent.Options{}))
+	require.NoError(t, w.Stats().Trouble)
 	told(t, log, "CIM_EVENTS gives out sequences again")
+	require.ErrorContains(t, w.Stats().Trouble, "no event is handled until")
 	require.Zero(t, consumer(t, b).AckFloor.Stream, "acknowledged though it was never delivered")
 	require.Len(t, stored(t, b, bus.StreamDeliveries, ">"), len(before))
 }
