@@ -157,7 +157,7 @@ func (b *Bus) placed(ctx context.Context, stream string, p Point) (Point, error)
 // read at another place of the stream.
 func (b *Bus) firstSince(ctx context.Context, r *RangeError, at time.Time) (uint64, error) {
 	found := r.Last + 1
-	low, high := r.First, r.Last // the first one is in [low, high], or found
+	low, high := max(r.First, 1), r.Last // the first one is in [low, high], or found
 	lowTime, highTime := r.FirstTime, r.LastTime
 	for guess := true; low <= high; guess = !guess {
 		middle := low + (high-low)/2
