@@ -81,6 +81,30 @@ func TestTheBinary(t *testing.T) {
 		require.NoError(t, d.cmd.Wait(), d.stderr.String())
 	})
 
+	t.Run("exports to a file what it imports on another server, embedded or external, and exports there again", func(t *testing.T) {
+		from, embedded, external := b.serve(t, t.TempDir()), b.serve(t, t.TempDir()), bustest.Process(t).URL()
+		code, _, stderr := b.run(t, message("1")+message("2"), "publish", "--tenant", "acme", "--server", from.NATS)
+		require.Zero(t, code, stderr)
+		file := filepath.Join(t.TempDir(), "events.ndjson")
+		code, _, stderr = b.run(t, "", "export", "--tenant", "acme", file, "--server", from.NATS)
+		require.Zero(t, code, stderr)
+		require.Contains(t, stderr, "exported 2 events, ")
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		code, _, stderr = b.run(t, "", "streams", "apply", "--server", external)
+		require.Zero(t, code, stderr)
+		for _, to := range []string{embedded.NATS, external} {
+			code, _, stderr = b.run(t, "", "import", file, "--server", to)
+			require.Equal(t, exitFailed, code)
+			require.Contains(t, stderr, "nothing was done: add --yes to store 2 events as history")
+			code, _, stderr = b.run(t, "", "import", file, "--yes", "--server", to)
+			require.Zero(t, code, stderr)
+			code, again, stderr := b.run(t, "", "export", "--server", to)
+			require.Zero(t, code, stderr)
+			require.Equal(t, contents(t, string(text)), contents(t, again))
+		}
+	})
+
 	t.Run("goes on after a kill", func(t *testing.T) {
 		store := t.TempDir()
 		d := b.serve(t, store)

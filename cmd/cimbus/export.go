@@ -76,14 +76,11 @@ func (c *exportCommand) run(ctx context.Context, b *bus.Bus, s bus.EventSelectio
 	}
 	w := &exportWriter{to: out, sum: sha256.New()}
 	failed := w.write(ctx, b, s)
-	kept := ""
 	if failed == nil {
 		failed = out.finish()
-	} else {
-		kept = out.abandon(w.Bytes)
 	}
 	if failed != nil {
-		return w.brokenOff(failed, kept)
+		return w.brokenOff(failed, out.abandon(w.Bytes))
 	}
 	w.Export, w.SHA256 = c.file, hex.EncodeToString(w.sum.Sum(nil))
 	if c.app.json && c.file != "-" {
@@ -203,7 +200,7 @@ func (f *exportFile) abandon(written int64) (kept string) {
 	if f.file == nil {
 		return ""
 	}
-	_ = f.file.Close() // the export has failed already
+	_ = f.file.Close() // the export has failed already, perhaps at closing it
 	if f.name == "" {
 		return ""
 	}
