@@ -174,23 +174,30 @@ func TestAReplayStoppedFromElsewhereGoesOnWithoutRepeatingAnything(t *testing.T)
 	require.Equal(t, []uint64{1, 2, 3, 4, 5, 6, 7, 8}, sequences(t, string(text)))
 }
 
-func TestAFileThatSomebodyElseWroteToIsNotGoneOnWith(t *testing.T) {
-	d := played(t)
-	path := filepath.Join(t.TempDir(), "events")
-	r := start(t, d.on("replay", "--to", "file:"+path, "--pace", "1/s", "--replay-id", "slow")...)
+// interruptedFile runs a slow replay to a file until it has more than so many bytes, interrupts it and returns what is there.
+func interruptedFile(t *testing.T, path string, bytes int, args ...string) []byte {
+	t.Helper()
+	r := start(t, args...)
 	bustest.Eventually(t, patience, func() error {
 		text, err := os.ReadFile(path)
-		if err == nil && len(text) == 0 {
-			err = fmt.Errorf("nothing there yet")
+		if err == nil && len(text) <= bytes {
+			err = fmt.Errorf("nothing new there yet")
 		}
 		return err
 	})
 	r.interrupt()
 	require.Equal(t, exitFailed, r.wait())
 	require.Contains(t, r.stderr.String(), "go on with: cimbus replay resume slow")
-	whole, err := os.ReadFile(path)
+	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	for _, text := range []string{string(whole) + "mine\n", "mine\n", strings.Repeat("m", len(whole)) + "\nmine\n"} {
+	return text
+}
+
+func TestAFileThatSomebodyElseWroteToIsNotGoneOnWith(t *testing.T) {
+	d := played(t)
+	path := filepath.Join(t.TempDir(), "events")
+	whole := interruptedFile(t, path, 0, d.on("replay", "--to", "file:"+path, "--pace", "4/s", "--replay-id", "slow")...)
+	for _, text := range []string{string(whole) + "mine\n", string(whole) + string(whole), "mine\n", strings.Repeat("m", len(whole)) + "\nmine\n"} {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		got := invoke(t, "", d.on("replay", "resume", "slow")...)
 		require.Equal(t, exitFailed, got.code)
@@ -203,14 +210,20 @@ func TestAFileThatSomebodyElseWroteToIsNotGoneOnWith(t *testing.T) {
 	gone := invoke(t, "", d.on("replay", "resume", "slow")...)
 	require.Equal(t, exitFailed, gone.code)
 	require.Contains(t, gone.stderr, "put it back where it was")
+}
 
-	// A line that is torn is written again, and so is what a power cut cost.
-	require.NoError(t, os.WriteFile(path, whole[:len(whole)-9], 0o600))
-	stop := start(t, d.on("replay", "resume", "slow")...)
-	require.Zero(t, stop.wait(), stop.stderr.String())
+func TestWhatAFileLacksOrHasOfATornLineIsWrittenAgain(t *testing.T) {
+	d := played(t)
+	path := filepath.Join(t.TempDir(), "events")
+	whole := interruptedFile(t, path, 0, d.on("replay", "--to", "file:"+path, "--pace", "4/s", "--replay-id", "slow")...)
+	require.NoError(t, os.WriteFile(path, whole[:len(whole)-9], 0o600), "as a power cut leaves it")
+	whole = interruptedFile(t, path, len(whole), d.on("replay", "resume", "slow")...)
+	require.NoError(t, os.WriteFile(path, append(whole, strings.Repeat("x", 64<<10)...), 0o600))
+	d.do(t, "", "replay", "resume", "slow")
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, []uint64{1, 2, 3, 4, 5, 6, 7, 8}, sequences(t, string(text)))
+	require.Contains(t, d.do(t, "", "replay", "show", "slow", "--json"), `"events":8,`)
 }
 
 func TestReplayToASubjectGivesBodiesAsTheyAreAndSaysWhereTheyComeFrom(t *testing.T) {
