@@ -153,7 +153,7 @@ func TestAFollowingScanGetsWhatComesLaterThroughCutsAndDeletions(t *testing.T) {
 
 func TestAScanThatIsNotReadTakesNoMoreThanItAskedFor(t *testing.T) {
 	r := newRoad(t, bus.StreamOptions{}, listening)
-	const size, n = 8 << 10, 6000 // 48 MiB
+	const size, n = 4 << 10, 12_000 // 48 MiB, six requests
 	scanMany(t, r.bus, n, size)
 	nc := r.dial(r.server.NATSURL(), "bus")
 	b := openOn(t, nc, bus.StreamOptions{})

@@ -53,6 +53,31 @@ func TestTheBinary(t *testing.T) {
 		require.NoError(t, d.cmd.Wait(), d.stderr.String())
 	})
 
+	t.Run("finds, lists and traces an event on an external server, and watches until it is interrupted", func(t *testing.T) {
+		server := bustest.Process(t)
+		d := start(t, "serve", "--nats-url", server.URL(), "--http-addr", "")
+		d.saw(&d.stdout, "\n")
+		on := served{d, announcement{NATS: server.URL()}}
+		tail := exec.CommandContext(t.Context(), string(b), on.on("tail", "--json")...)
+		var seen, told bustest.Buffer
+		tail.Stdout, tail.Stderr, tail.Env = &seen, &told, []string{}
+		require.NoError(t, tail.Start())
+		require.Eventually(t, func() bool { return strings.Contains(told.String(), `"live":true`) }, patience, 2*time.Millisecond)
+		code, _, stderr := b.run(t, message("m1"), on.on("publish", "--tenant", "acme")...)
+		require.Zero(t, code, stderr)
+		on.handled(t, "c1", 1)
+		for _, args := range [][]string{{"find", "--id", "m1"}, {"history", "--tenant", "acme", "--conversation", "c1"}, {"trace", "m1"}} {
+			code, stdout, stderr := b.run(t, "", on.on(append(args, "--json")...)...)
+			require.Zero(t, code, stderr)
+			require.Contains(t, stdout, `"id":"m1"`)
+			require.Regexp(t, ` in [\d.]+ m?s`, stderr)
+		}
+		require.Eventually(t, func() bool { return strings.Contains(seen.String(), `"id":"m1"`) }, patience, 2*time.Millisecond)
+		require.NoError(t, tail.Process.Signal(os.Interrupt))
+		require.NoError(t, tail.Wait(), told.String())
+		require.Contains(t, told.String(), "1 event in ")
+	})
+
 	t.Run("exits with 2 for a mistake on the command line", func(t *testing.T) {
 		code, stdout, stderr := b.run(t, "", "agent", "--tenant", "acme")
 		require.Equal(t, exitUsage, code)
