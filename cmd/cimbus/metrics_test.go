@@ -205,7 +205,7 @@ func TestNobodyCanMultiplyTheSeries(t *testing.T) {
 		if of := regexp.MustCompile(`tenant="((?:[^"\\]|\\.)*)"`).FindStringSubmatch(name); of != nil {
 			tenants[of[1]] = true
 		}
-		require.NotRegexp(t, `conversation|"c\d+"|agent=`, name)
+		require.NotRegexp(t, `conversation=|"c\d+"|agent=`, name)
 	}
 	require.Len(t, tenants, 6, "five, and all others: %v", tenants)
 	require.Contains(t, tenants, "_other")
