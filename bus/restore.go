@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -211,14 +212,19 @@ func (r *restoring) stream(ctx context.Context, s RestoreStream) error {
 	return r.late(ctx, *s.Late)
 }
 
-// upload sends the copy in chunks, each acknowledged; an empty one is the end.
+// restoreBlock is how much of a stream, uncompressed, is sent at a time. The server gives up where it takes more than five seconds to store
+// what came at once; one that syncs each message stores some hundred in a second, and the blocks of a snapshot hold thousands.
+const restoreBlock = 16 << 10
+
+// upload sends the copy in blocks, each acknowledged once it is stored; an empty one is the end.
 func (r *restoring) upload(ctx context.Context, s RestoreStream, subject string) (err error) {
 	file, err := os.Open(filepath.Join(r.plan.Snapshot.dir, s.File))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	send := func(chunk []byte) error {
+	read := &counted{r: file}
+	send := uploadTo(func(chunk []byte) error {
 		var answer struct {
 			Error *jetstream.APIError `json:"error"`
 		}
@@ -228,27 +234,41 @@ func (r *restoring) upload(ctx context.Context, s RestoreStream, subject string)
 		if answer.Error != nil {
 			return explain(answer.Error, max(s.config.MaxBytes, 0))
 		}
+		if r.progress != nil {
+			r.progress(SnapshotProgress{s.Stream, read.n, s.Bytes})
+		}
 		return nil
+	})
+	w := s2.NewWriter(send, s2.WriterBlockSize(restoreBlock), s2.WriterConcurrency(1))
+	if _, err := io.Copy(w, s2.NewReader(read)); err != nil {
+		return err
 	}
-	chunk := make([]byte, snapshotChunk)
-	for sent := int64(0); ; {
-		n, err := file.Read(chunk)
-		if n > 0 {
-			if err := send(chunk[:n]); err != nil {
-				return err
-			}
-			sent += int64(n)
-			if r.progress != nil {
-				r.progress(SnapshotProgress{s.Stream, sent, s.Bytes})
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return send(nil)
-		}
-		if err != nil {
-			return err
-		}
+	if err := w.Close(); err != nil {
+		return err
 	}
+	return send(nil)
+}
+
+// uploadTo sends what is written.
+type uploadTo func([]byte) error
+
+func (send uploadTo) Write(b []byte) (int, error) {
+	if err := send(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// counted counts what is read.
+type counted struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	return n, err
 }
 
 // late stores what came while the stream was copied.

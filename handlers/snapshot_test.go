@@ -2,12 +2,14 @@ package handlers_test
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cimbus/cimbus/bus"
@@ -264,4 +266,18 @@ func TestAnAgentThatIsConnectedWhileACopyIsRestoredIsToldSo(t *testing.T) {
 		continue // what was not verified yet comes again
 	}
 	require.NoError(t, skips.Close())
+}
+
+// The server gives a restoring up when it stores for more than five seconds what came at once: a block of a snapshot is thousands of entries.
+func TestAServerThatSyncsEveryMessageHasTheTimeToRestoreThem(t *testing.T) {
+	b := openBus(t)
+	for i := range 10_000 {
+		_, err := b.JetStream().PublishAsync(fmt.Sprintf("cim-index.acme.c%d", i), nil, jetstream.WithStallWait(time.Minute))
+		require.NoError(t, err)
+	}
+	<-b.JetStream().PublishAsyncComplete()
+	copied, _ := restored(t, snapshot(t, b), places["in-process with listeners, strict"](t))
+	stream, err := copied.JetStream().Stream(t.Context(), bus.StreamIndex)
+	require.NoError(t, err)
+	require.Equal(t, uint64(10_000), stream.CachedInfo().State.Msgs)
 }
