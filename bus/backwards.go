@@ -27,17 +27,13 @@ func locate(m *jetstream.RawStreamMsg) located {
 type backwards[T any] struct {
 	forward func(Span) iter.Seq2[T, error]
 	at      func(T) located
-	width   uint64 // of the first part, 0 = backWidth
 }
 
 // read yields what forward does, the last first. Of a part with more than fits, the oldest are let go and read again with the part
 // before, which is then no wider than what was kept.
 func (r backwards[T]) read(span Span) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		width := r.width
-		if width == 0 {
-			width = backWidth
-		}
+		width := uint64(backWidth)
 		for last := span.Last; last >= span.First && last > 0; {
 			part := Span{Stream: span.Stream, First: span.First, Last: last}
 			if last-span.First >= width {

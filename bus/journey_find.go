@@ -26,7 +26,8 @@ func (s *EventSelection) holds(e StoredEvent) bool {
 }
 
 // eventsOfID finds the events with an id. The index is small and its headers have the ids; the events are looked through only where it
-// does not reach: before its beginning, and behind what is committed. Where the conversation is named too, its index is enough.
+// does not reach: before its beginning, and behind what is committed; everywhere only if nothing was found, for what is transient has
+// no entry.
 func (b *Bus) eventsOfID(ctx context.Context, s EventSelection, span Span) iter.Seq2[tracedEvent, error] {
 	return func(yield func(tracedEvent, error) bool) {
 		fail := func(err error) { yield(tracedEvent{}, fmt.Errorf("event %q: %w", s.ID, err)) }
@@ -45,7 +46,7 @@ func (b *Bus) eventsOfID(ctx context.Context, s EventSelection, span Span) iter.
 			}
 		}
 		carried := s.ID[:min(len(s.ID), maxCarried)]
-		if s.Tenant.Name() != "" && s.Conversation.Name() != "" || !headerSafe(carried) {
+		if !headerSafe(carried) {
 			scan(b.EventsIn(ctx, s, span))
 			return
 		}
@@ -59,7 +60,7 @@ func (b *Bus) eventsOfID(ctx context.Context, s EventSelection, span Span) iter.
 			return
 		}
 		if indexed > span.First {
-			scan(b.scanEvents(ctx, s, Span{span.Stream, span.First, min(indexed-1, span.Last)}))
+			scan(b.EventsIn(ctx, s, Span{span.Stream, span.First, min(indexed-1, span.Last)}))
 		}
 		// Of events that have expired the index may still know.
 		open := s.From.IsZero()
@@ -89,8 +90,12 @@ func (b *Bus) eventsOfID(ctx context.Context, s EventSelection, span Span) iter.
 				}
 			}
 		}
-		if from := max(floor+1, indexed, span.First); on && from <= span.Last {
-			scan(b.scanEvents(ctx, s, Span{span.Stream, from, span.Last}))
+		behind := max(floor+1, indexed, span.First)
+		if on && behind <= span.Last {
+			scan(b.EventsIn(ctx, s, Span{span.Stream, behind, span.Last}))
+		}
+		if from := max(indexed, span.First); on && !found && from < behind {
+			scan(b.EventsIn(ctx, s, Span{span.Stream, from, min(behind-1, span.Last)}))
 		}
 	}
 }

@@ -68,6 +68,7 @@ func TestAnIDIsFoundWhereverItsEventIs(t *testing.T) {
 	r.index("c1", longest, bus.HeaderEventID, same[:512])
 	alike := r.event("c1", different)
 	r.index("c1", alike, bus.HeaderEventID, different[:512])
+	transient := r.event("c1", "typing") // handled, and without an entry
 	lines := r.committed("c2", "two")
 	// The worker's consumer is behind what it has acknowledged.
 	_, err := r.js.CreateConsumer(t.Context(), bus.StreamEvents, jetstream.ConsumerConfig{
@@ -86,6 +87,7 @@ func TestAnIDIsFoundWhereverItsEventIs(t *testing.T) {
 		"its conversation's":             {bus.EventSelection{ID: "m1", Tenant: acme, Conversation: subjects.Is("c2")}, []uint64{again}},
 		"in a stretch":                   {bus.EventSelection{ID: "m1", Tenant: acme, From: bus.Point{Sequence: again}, Until: bus.Point{Sequence: lines}}, []uint64{again}},
 		"of which a header has the head": {bus.EventSelection{ID: same}, []uint64{longest}},
+		"what has no entry":              {bus.EventSelection{ID: "typing"}, []uint64{transient}},
 		"nowhere":                        {bus.EventSelection{ID: "m9"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, told(r.journeysOf(t, c.s))) })

@@ -110,8 +110,8 @@ func (s *EventSelection) cannotHold(body []byte, e *StoredEvent) bool {
 }
 
 // Events reads the selected events in the order they were stored in, each once: those there are when the reading begins. It reads
-// with Scan, or, where tenant and conversation are named, the index. The last pair of an incomplete reading is an error; breaking off
-// early is fine.
+// with Scan and never by the index: that has no entry of what is transient, or is none of the bus's own handler's business. The last pair
+// of an incomplete reading is an error; breaking off early is fine.
 func (b *Bus) Events(ctx context.Context, s EventSelection) iter.Seq2[StoredEvent, error] {
 	return func(yield func(StoredEvent, error) bool) {
 		span, err := b.Span(ctx, StreamEvents, s.From, s.Until)
@@ -126,22 +126,11 @@ func (b *Bus) Events(ctx context.Context, s EventSelection) iter.Seq2[StoredEven
 	}
 }
 
-// EventsIn is Events in a stretch that is known already; From and Until of the selection are not heeded.
-func (b *Bus) EventsIn(ctx context.Context, s EventSelection, span Span) iter.Seq2[StoredEvent, error] {
-	if s.Tenant.Name() != "" && s.Conversation.Name() != "" {
-		return b.eventsOfConversation(ctx, s, span)
-	}
-	return b.scanEvents(ctx, s, span)
-}
-
 // EventsBackIn is EventsIn, the newest first.
 func (b *Bus) EventsBackIn(ctx context.Context, s EventSelection, span Span) iter.Seq2[StoredEvent, error] {
 	back := backwards[StoredEvent]{
 		forward: func(part Span) iter.Seq2[StoredEvent, error] { return b.EventsIn(ctx, s, part) },
 		at:      func(e StoredEvent) located { return locate(e.RawStreamMsg) },
-	}
-	if s.Tenant.Name() != "" && s.Conversation.Name() != "" {
-		back.width = span.Last // by the index it costs no more to look at all
 	}
 	return back.read(span)
 }
@@ -167,7 +156,8 @@ func (b *Bus) FollowEvents(ctx context.Context, s EventSelection, from uint64) i
 	}
 }
 
-func (b *Bus) scanEvents(ctx context.Context, s EventSelection, span Span) iter.Seq2[StoredEvent, error] {
+// EventsIn is Events in a stretch that is known already; From and Until of the selection are not heeded.
+func (b *Bus) EventsIn(ctx context.Context, s EventSelection, span Span) iter.Seq2[StoredEvent, error] {
 	return func(yield func(StoredEvent, error) bool) {
 		filters, err := s.Subjects()
 		if err != nil {

@@ -26,8 +26,8 @@ func newFindCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "find", Short: "Find stored events, or deliveries", Args: noArgs,
 		Long: `Find stored events, or with --deliveries what was stored for agents. All that is asked for must hold. Tenant, channel, names and the
-stretch are filters that the server reads by; with --tenant and --conversation the conversation's index is read instead of the
-stream. Lines appear as they are found. The exit code is 1 where nothing is found.
+stretch are filters that the server reads by; what was handled of one conversation is had faster by cimbus history. Lines appear as
+they are found. The exit code is 1 where nothing is found.
 
 ` + pointHelp + `
 

@@ -31,7 +31,7 @@ func newHistoryCommand(a *app) *cobra.Command {
 	c := &historyCommand{app: a}
 	cmd := c.named(&cobra.Command{
 		Use: "history", Short: "List a conversation's events with their outcome", Args: noArgs,
-		Long: `List the events of a conversation that were handled, in order, with their outcome: delivered, dropped or dead-letter. They come from
+		Long: `List the events of a conversation that were handled, in order, with their outcome: delivered, dropped, dead-letter or imported. They come from
 the conversation's index, however large the stream is. --conversation - lists the tenant's events of no conversation. With --json, or
 --payload, every event is printed whole as long as the stream keeps it. The exit code is 1 where there is none.
 
