@@ -13,11 +13,15 @@ import (
 	"github.com/cimbus/cimbus/subjects"
 )
 
+// OtherHandlers is the name of all handlers together that CIM_EVENTS has no consumer of. Dead letters name them, and whoever may publish
+// those may give them any names, any number of them and such as are no text.
+const OtherHandlers = "_other"
+
 // DeadLetterStatus is what CIM_DEAD_LETTERS holds of one handler.
 type DeadLetterStatus struct {
 	Handler string
 	Tenants map[string]uint64 // by the name the tenant is counted under
-	Oldest  time.Time         // when the oldest was stored
+	Oldest  time.Time         // when the oldest was stored; zero of OtherHandlers, of whom it is not asked
 }
 
 // Handlers are the handlers as of the last look that was answered, by name. A process that is between two requests for events is not
@@ -100,7 +104,7 @@ func (a *Alarms) lookAtDeadLetters(ctx context.Context, s StreamStatus) {
 		return
 	}
 	began := time.Now()
-	dead, err := a.bus.deadLetterStatus(ctx)
+	dead, err := a.bus.deadLetterStatus(ctx, a.Handlers())
 	a.deadNext = time.Now().Add(20 * time.Since(began))
 	if err != nil {
 		a.log.Debug("dead letters not counted", "error", err)
@@ -112,10 +116,14 @@ func (a *Alarms) lookAtDeadLetters(ctx context.Context, s StreamStatus) {
 	a.mu.Unlock()
 }
 
-func (b *Bus) deadLetterStatus(ctx context.Context) ([]DeadLetterStatus, error) {
+func (b *Bus) deadLetterStatus(ctx context.Context, handlers []HandlerStatus) ([]DeadLetterStatus, error) {
 	count, err := b.countDeadLettersOf(ctx)
 	if err != nil {
 		return nil, err
+	}
+	known := map[string]bool{}
+	for _, h := range handlers {
+		known[h.Handler] = true
 	}
 	// Of more tenants than are told apart those are named that have most.
 	owners := make([]deadLetterOwner, 0, len(count))
@@ -127,13 +135,21 @@ func (b *Bus) deadLetterStatus(ctx context.Context) ([]DeadLetterStatus, error) 
 	})
 	by := map[string]map[string]uint64{}
 	for _, owner := range owners {
-		if by[owner.handler] == nil {
-			by[owner.handler] = map[string]uint64{}
+		handler := owner.handler
+		if !known[handler] {
+			handler = OtherHandlers
 		}
-		by[owner.handler][b.tenants.of(owner.tenant)] += count[owner]
+		if by[handler] == nil {
+			by[handler] = map[string]uint64{}
+		}
+		by[handler][b.tenants.of(owner.tenant)] += count[owner]
 	}
 	all := make([]DeadLetterStatus, 0, len(by))
 	for handler, tenants := range by {
+		if !known[handler] {
+			all = append(all, DeadLetterStatus{Handler: handler, Tenants: tenants})
+			continue
+		}
 		filter, err := subjects.DeadLetterFilter{Handler: subjects.Is(handler)}.Subject()
 		if err != nil {
 			return nil, err

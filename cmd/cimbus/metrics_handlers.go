@@ -21,9 +21,10 @@ func newHandlerMetrics(alarms *bus.Alarms) *handlerMetrics {
 		lag:    metric("cimbus_handler_lag_events", "Events a handler has not done, waiting or in work, whatever process runs it.", "handler"),
 		oldest: metric("cimbus_handler_oldest_waiting_seconds", "Age of the oldest event a handler has not done; 0 where it has done all.", "handler"),
 		paused: metric("cimbus_handler_paused", "1 where an operator paused the handler.", "handler"),
-		dead:   metric("cimbus_dead_letters_stored", "Dead letters that CIM_DEAD_LETTERS holds.", "handler", "tenant"),
+		dead: metric("cimbus_dead_letters_stored",
+			"Dead letters that CIM_DEAD_LETTERS holds; those of handlers that have no consumer are of _other.", "handler", "tenant"),
 		oldestDead: metric("cimbus_dead_letters_oldest_seconds",
-			"Age of the oldest dead letter of a handler; absent where it has none.", "handler"),
+			"Age of the oldest dead letter of a handler; absent where it has none, and of _other.", "handler"),
 	}
 }
 
@@ -44,7 +45,9 @@ func (m *handlerMetrics) Collect(to chan<- prometheus.Metric) {
 		for tenant, n := range d.Tenants {
 			s.gauge(m.dead, float64(n), d.Handler, tenant)
 		}
-		s.gauge(m.oldestDead, secondsSince(d.Oldest), d.Handler)
+		if !d.Oldest.IsZero() {
+			s.gauge(m.oldestDead, secondsSince(d.Oldest), d.Handler)
+		}
 	}
 }
 

@@ -219,6 +219,22 @@ func TestNobodyCanMultiplyTheSeries(t *testing.T) {
 	}
 }
 
+func TestDeadLettersOfHandlersThatNeverWereNeitherEndTheMetricsNorMultiplyThem(t *testing.T) {
+	d := serve(t)
+	for i := range 20 {
+		subject, err := subjects.DeadLetter{Handler: fmt.Sprintf("\xff%d", i), Tenant: "acme", Event: "X", Sequence: 5}.Subject()
+		require.NoError(t, err)
+		d.publishPlain(t, subject, nil, "{}")
+	}
+	d.poison(t, "cim.acme.web.AGENT_MESSAGE", "not JSON")
+	d.shows(t, series{
+		`cimbus_dead_letters_stored{handler="onCimEvent",tenant="acme"}`: 1, `cimbus_dead_letters_stored{handler="_other",tenant="acme"}`: 20,
+	})
+	for name := range d.scrape(t) {
+		require.NotContains(t, name, `cimbus_dead_letters_oldest_seconds{handler="_other"`)
+	}
+}
+
 // cimbusOnly is for taking away what Go's runtime tells of itself.
 func cimbusOnly(name string, _ float64) bool { return !strings.HasPrefix(name, "cimbus_") }
 
