@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
@@ -36,17 +37,21 @@ func LoadState(ctx context.Context, b *bus.Bus, newState func(tenant, conversati
 }
 
 // Checkpoint writes down the state of a conversation as its committed events make it, unless that is written already. What is before the
-// checkpoint is then not needed any more to load the state. newState is the committing handler's; a worker may run meanwhile.
+// checkpoint is then not needed any more to load the state. newState is the committing handler's; a worker may run meanwhile. In balanced
+// durability what was committed in the last seconds is left out: the checkpoint may outlive a power cut, and that may not.
 func Checkpoint(ctx context.Context, b *bus.Bus, newState func(tenant, conversation string) State, tenant, conversation string) error {
 	subject, err := subjects.Index{Tenant: tenant, Conversation: conversation}.Subject()
 	if err != nil {
 		return fmt.Errorf("checkpoint of conversation: %w", err)
 	}
 	last, err := lastOn(ctx, b, bus.StreamIndex, subject)
+	if hold := holdback(b); err == nil && hold > 0 {
+		last, err = lastEntryBefore(ctx, b, subject, time.Now().Add(-hold))
+	}
 	if err != nil || last.stream == 0 {
 		return err
 	}
-	l := loader{bus: b, log: b.Logger(), newState: newState, key: laneKey{tenant, conversation}, before: math.MaxUint64}
+	l := loader{bus: b, log: b.Logger(), newState: newState, key: laneKey{tenant, conversation}, before: last.sequence + 1}
 	state, err := l.load(ctx, last)
 	if err != nil || l.checkpoint.sequence >= last.sequence {
 		return err
@@ -64,6 +69,18 @@ func Checkpoint(ctx context.Context, b *bus.Bus, newState func(tenant, conversat
 		return nil // the worker was faster
 	}
 	return err
+}
+
+// lastEntryBefore is a conversation's last index entry that was stored before a time.
+func lastEntryBefore(ctx context.Context, b *bus.Bus, subject string, before time.Time) (mark, error) {
+	last := mark{known: true}
+	for m, err := range b.Read(ctx, bus.Range{Stream: bus.StreamIndex, Filter: subject}) {
+		if err != nil || !m.Time.Before(before) {
+			return last, err
+		}
+		last.stream, last.sequence = m.Sequence, bus.SequenceOf(m.Header)
+	}
+	return last, nil
 }
 
 // loader brings a conversation's state to where it was before one event: the checkpoint, then the index entries after it with

@@ -141,6 +141,31 @@ func TestMembersOfAConversationStayMembersWhenAllItsEventsAreGone(t *testing.T) 
 	}
 }
 
+func TestNoCheckpointIsWrittenOfWhatAPowerCutCanStillTake(t *testing.T) {
+	b := openBus(t) // balanced
+	speakInBeta(t, b, "b1", 3)
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	drained(t, b)
+	entries := stored(t, b, bus.StreamIndex, "cim-index.beta.b1")
+	require.Len(t, entries, 4)
+	covered := func(want uint64) error {
+		if err := handlers.Checkpoint(t.Context(), b, conversation.New, "beta", "b1"); err != nil {
+			return err
+		}
+		for _, m := range stored(t, b, bus.StreamConversations, ">") {
+			sequence := bus.SequenceOf(m.Header)
+			if young := time.Since(entries[sequence-1].Time); young < 5*time.Second {
+				t.Errorf("event %d is covered %v after it was committed", sequence, young)
+			}
+			if sequence == want {
+				return nil
+			}
+		}
+		return fmt.Errorf("event %d is not covered yet", want)
+	}
+	bustest.Eventually(t, 60*time.Second, func() error { return covered(4) })
+}
+
 func TestAPositionBeforeWhatATenantsAgeTookHasExpiredForItsAgentsAlone(t *testing.T) {
 	b := openStrict(t)
 	publish(t, b, "cim.acme._.AGENT_SUBSCRIBED", join("f", "c1", "ada", "PRIMARY"))

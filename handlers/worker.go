@@ -19,6 +19,14 @@ import (
 // in which the server brings everything to the disk.
 const balancedHoldback = 5 * time.Second
 
+// holdback is how old a state on b must be before its checkpoint is written.
+func holdback(b *bus.Bus) time.Duration {
+	if srv := b.Server(); srv != nil && srv.Durability() == embedded.Balanced {
+		return balancedHoldback
+	}
+	return 0
+}
+
 // Worker runs one handler. Several processes may run a worker of the same name; one acts, the others stand by.
 type Worker struct {
 	bus     *bus.Bus
@@ -91,9 +99,7 @@ func Start(ctx context.Context, b *bus.Bus, h Handler) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
 	}
-	if srv := b.Server(); srv != nil && srv.Durability() == embedded.Balanced {
-		w.holdback = balancedHoldback
-	}
+	w.holdback = holdback(b)
 	for _, step := range []func(context.Context) error{w.planRecovery, w.ensureConsumer, w.rewind, w.sync} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("start handler %s: %w", h.Name, err)
