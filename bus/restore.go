@@ -116,14 +116,19 @@ type RestoreOptions struct {
 //
 // Broken off, nothing is left of it, or streams that no bus opens until they are restored to the end.
 func (b *Bus) Restore(ctx context.Context, plan RestorePlan, o RestoreOptions) error {
-	if len(plan.Running) > 0 {
-		return fmt.Errorf("restore: %w (%s)", ErrHandlersRun, plan.Running[0])
-	}
-	if holds := plan.Holds(); len(holds) > 0 && !o.Force {
-		return fmt.Errorf("restore: %w: %s has %d messages; take a snapshot of them, then force it", ErrStreamsHold, holds[0].Stream, holds[0].Holds)
+	if err := plan.allowed(o.Force); err != nil {
+		return err
 	}
 	if err := plan.Snapshot.Verify(ctx); err != nil {
 		return fmt.Errorf("restore: %w", err)
+	}
+	// Between the plan and its confirmation, or while a large snapshot was read, a daemon may have started and events may have come.
+	plan, err := b.PlanRestore(ctx, plan.Snapshot)
+	if err != nil {
+		return err
+	}
+	if err := plan.allowed(o.Force); err != nil {
+		return err
 	}
 	r := restoring{bus: b, plan: plan, progress: o.Progress}
 	if err := r.run(ctx); err != nil {
@@ -132,6 +137,17 @@ func (b *Bus) Restore(ctx context.Context, plan RestorePlan, o RestoreOptions) e
 		return fmt.Errorf("restore: %w", errors.Join(err, r.undo(ctx)))
 	}
 	b.log.Info("restored from a snapshot", "taken", plan.Snapshot.Taken, "dir", plan.Snapshot.dir)
+	return nil
+}
+
+// allowed tells why a plan must not be carried out.
+func (p RestorePlan) allowed(force bool) error {
+	if len(p.Running) > 0 {
+		return fmt.Errorf("restore: %w (%s)", ErrHandlersRun, p.Running[0])
+	}
+	if holds := p.Holds(); len(holds) > 0 && !force {
+		return fmt.Errorf("restore: %w: %s has %d messages; take a snapshot of them, then force it", ErrStreamsHold, holds[0].Stream, holds[0].Holds)
+	}
 	return nil
 }
 

@@ -189,6 +189,26 @@ func TestNothingIsRestoredOverWhatIsThereOrWhileAHandlerRuns(t *testing.T) {
 	audit(t, b)
 }
 
+func TestWhatCameAfterThePlanIsNotLostToIt(t *testing.T) {
+	from := openStrict(t)
+	converse(t, from, "m", "c1", "ada", 3)
+	worked(t, from, oncimevent.New(oncimevent.Options{}))
+	s, err := bus.OpenSnapshot(snapshot(t, from))
+	require.NoError(t, err)
+
+	b := openStrict(t)
+	plan, err := b.PlanRestore(t.Context(), s)
+	require.NoError(t, err)
+	require.Empty(t, plan.Holds())
+	publish(t, b, "cim.acme.web.AGENT_MESSAGE", message("meanwhile", "c9"))
+	require.ErrorIs(t, b.Restore(t.Context(), plan, bus.RestoreOptions{}), bus.ErrStreamsHold)
+	require.Len(t, stored(t, b, bus.StreamEvents, ">"), 1)
+	start(t, b, oncimevent.New(oncimevent.Options{}))
+	drained(t, b)
+	require.ErrorIs(t, b.Restore(t.Context(), plan, bus.RestoreOptions{Force: true}), bus.ErrHandlersRun)
+	require.Len(t, stored(t, b, bus.StreamEvents, ">"), 1)
+}
+
 // Whoever is broken off in the middle leaves streams that no bus opens.
 func TestNoBusOpensStreamsThatWereNotRestoredToTheEnd(t *testing.T) {
 	b := openStrict(t)
