@@ -258,6 +258,10 @@ func (r *scanner) pull() error {
 
 // receive waits for the next message, no longer than a server that is there is silent.
 func (r *scanner) receive(ctx context.Context) (*nats.Msg, error) {
+	// Who reads slower than the server sends always has more here: that must not keep the scan from ending.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	// What is there already is had without a timer.
 	select {
 	case m := <-r.messages:

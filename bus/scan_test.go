@@ -210,6 +210,35 @@ func TestAScanEndsWithItsContext(t *testing.T) {
 	require.Empty(t, scanConsumers(t, r.bus, bus.StreamEvents))
 }
 
+func TestAScanEndsWithItsContextThoughMoreHasComeAlready(t *testing.T) {
+	r := newRoad(t, bus.StreamOptions{})
+	scanMany(t, r.bus, 1000, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	read, failed := 0, error(nil)
+	for m, err := range r.bus.Scan(ctx, bus.Scan{Stream: bus.StreamEvents}) {
+		if failed = err; err != nil {
+			break
+		}
+		if read++; m.Sequence == 1 {
+			// All that was asked for has come once the consumer has nothing left to send.
+			bustest.Eventually(t, 20*time.Second, func() error {
+				for _, name := range scanConsumers(t, r.bus, bus.StreamEvents) {
+					c, err := r.js.Consumer(t.Context(), bus.StreamEvents, name)
+					if err != nil || c.CachedInfo().NumPending > 0 {
+						return fmt.Errorf("consumer %s is not done: %w", name, err)
+					}
+				}
+				return nil
+			})
+			require.NoError(t, r.bus.Conn().Flush())
+			cancel()
+		}
+	}
+	require.ErrorIs(t, failed, context.Canceled)
+	require.Equal(t, 1, read, "what was read ahead is of no use any more")
+}
+
 func TestSingleMessagesAreReadInTheOrderGivenAndWhatIsGoneIsLeftOut(t *testing.T) {
 	r := newRoad(t, bus.StreamOptions{})
 	scanMany(t, r.bus, 100, 10)
