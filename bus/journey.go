@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tidwall/gjson"
 
 	"github.com/cimbus/cimbus/bus/cim"
 	"github.com/cimbus/cimbus/subjects"
@@ -33,7 +34,7 @@ type StepKind string
 
 // The steps of a journey.
 const (
-	StepPublished  StepKind = "published"   // Time is the event's own, zero if it tells none; Header what it was published with
+	StepPublished  StepKind = "published"   // Time is the event's own, zero if it tells none; Header what it was published with; see Emitter
 	StepStored     StepKind = "stored"      // in CIM_EVENTS
 	StepMember     StepKind = "member"      // it made Agent a member, or changed its Role; an older record of the agent is not kept
 	StepLeft       StepKind = "left"        // it ended the membership of Agent
@@ -50,6 +51,7 @@ type Step struct {
 	Kind       StepKind
 	Time       time.Time // when the server stored it
 	Header     nats.Header
+	Emitter    Emitter
 	Agent      string
 	Role       string
 	Delivery   *StoredDelivery
@@ -57,6 +59,24 @@ type Step struct {
 	DeadLetter *DeadLetter
 	Redrive    *Redrive
 	Record     *ReplayRecord
+}
+
+// Emitter is who an event says it comes from, the zero value where it does not say.
+type Emitter struct {
+	ID   string // of an agent, a customer, a service
+	Type string // AGENT, BOT, CUSTOMER, APP, CONNECTOR, SYSTEM
+	Name string // for people
+}
+
+// emitterOf reads the emitter of an event's own JSON, as far as it is written as it should be.
+func emitterOf(event []byte) Emitter {
+	var e Emitter
+	for name, to := range map[string]*string{"id": &e.ID, "type": &e.Type, "senderName": &e.Name} {
+		if v := gjson.GetBytes(event, "eventEmitter."+name); v.Type == gjson.String {
+			*to = v.Str
+		}
+	}
+	return e
 }
 
 // Journeys tells of the event with a sequence, and of what it was redriven as. It is a *RangeError where CIM_EVENTS does not have the
@@ -217,7 +237,7 @@ func (b *Bus) stepsOfRoad(_ context.Context, j *Journey, _, _ string) error {
 	if !j.Expired {
 		// What can be read of an event with an error is enough here.
 		decoded, _ := cim.Decode(j.Event.Data, "")
-		j.Steps = append(j.Steps, Step{Kind: StepPublished, Time: decoded.Time, Header: j.Event.Header})
+		j.Steps = append(j.Steps, Step{Kind: StepPublished, Time: decoded.Time, Header: j.Event.Header, Emitter: emitterOf(decoded.Body)})
 	}
 	j.Steps = append(j.Steps, Step{Kind: StepStored, Time: j.Event.Time})
 	if j.Entry != nil {

@@ -163,6 +163,24 @@ func TestTheBinary(t *testing.T) {
 		require.NoError(t, d.cmd.Wait(), d.stderr.String())
 	})
 
+	t.Run("takes the same signal twice in a moment for one, as timeout sends it", func(t *testing.T) {
+		d := b.serve(t, t.TempDir())
+		tail := exec.CommandContext(t.Context(), string(b), "tail", "--server", d.NATS)
+		var told bustest.Buffer
+		tail.Stderr, tail.Env = &told, []string{}
+		require.NoError(t, tail.Start())
+		require.Eventually(t, func() bool { return strings.Contains(told.String(), `"live":true`) }, patience, 2*time.Millisecond)
+		for range 50 {
+			if tail.Process.Signal(syscall.SIGTERM) != nil {
+				break // it has ended
+			}
+		}
+		require.NoError(t, tail.Wait(), told.String())
+		require.Contains(t, told.String(), "0 events in ")
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, d.cmd.Wait(), d.stderr.String())
+	})
+
 	t.Run("is ended at once by a second signal", func(t *testing.T) {
 		d := b.serve(t, t.TempDir())
 		require.NoError(t, d.cmd.Process.Signal(syscall.SIGSTOP)) // both arrive before it can end by the first

@@ -93,7 +93,7 @@ func (c *importCommand) open(ctx context.Context) (f *os.File, done func(), err 
 	if c.file != "-" {
 		f, err := os.Open(c.file)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w: give the path of a readable file", errors.Unwrap(err))
+			return nil, nil, fmt.Errorf("%w: give the path of a readable file", err)
 		}
 		info, err := f.Stat()
 		if err == nil && info.Mode().IsRegular() {

@@ -99,6 +99,15 @@ func TestABrokenLineIsToldWithItsNumberAndNothingIsImportedUnlessToldToKeepGoing
 	}
 }
 
+func TestAnImportOfAFileThatIsNotThereNamesIt(t *testing.T) {
+	d := serve(t)
+	file := filepath.Join(t.TempDir(), "none.ndjson")
+	got := invoke(t, "", d.on("import", file, "--yes")...)
+	require.Equal(t, exitFailed, got.code)
+	require.Contains(t, got.stderr, file+": no such file or directory: give the path of a readable file")
+	require.Empty(t, got.stdout)
+}
+
 func TestImportLeavesOutHeadersThatAreAWordToServerOrBus(t *testing.T) {
 	d := serve(t)
 	text := `{"subject":"cim.acme.web.A","payload":{"id":"1","name":"A","conversationId":"c1"},"headers":{"X":["y"],"Nats-Expected-Last-Sequence":["99"],` +

@@ -11,11 +11,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
 	os.Exit(run(signalled(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
 }
+
+// sameSignal is how long after the first a signal may be the same one: timeout(1) sends it to the command, then to the command's group.
+const sameSignal = 500 * time.Millisecond
 
 // signalled is a context that ends at the first SIGINT or SIGTERM. The second one does not wait for what that set in motion.
 func signalled() context.Context {
@@ -23,10 +27,13 @@ func signalled() context.Context {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-signals
+		first, at := <-signals, time.Now()
 		cancel()
-		<-signals
-		os.Exit(exitFailed)
+		for again := range signals {
+			if again != first || time.Since(at) > sameSignal {
+				os.Exit(exitFailed)
+			}
+		}
 	}()
 	return ctx
 }

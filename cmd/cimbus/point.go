@@ -20,6 +20,12 @@ func parsePoint(flag, text string, now time.Time) (bus.Point, error) {
 	if n, err := strconv.ParseUint(text, 10, 64); err == nil && n > 0 {
 		return bus.Point{Sequence: n}, nil
 	}
+	switch {
+	case text == "0" && flag == "from":
+		return bus.Point{Time: time.Unix(0, 0)}, nil // as --after 0 of an agent: whatever there is
+	case text == "0":
+		return bus.Point{}, usagef("--%s 0: sequences begin at 1", flag)
+	}
 	if at, ok := parseMoment(text, now); ok {
 		return bus.Point{Time: at}, nil
 	}
@@ -54,4 +60,12 @@ func parseMoment(text string, now time.Time) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
+}
+
+// inOrder tells of a stretch that ends before it begins, where both ends are of one kind.
+func inOrder(from, until bus.Point) error {
+	if from.Sequence != 0 && until.Sequence != 0 && until.Sequence < from.Sequence || !from.Time.IsZero() && !until.Time.IsZero() && until.Time.Before(from.Time) {
+		return usagef("--from %s is behind --until %s: give the earlier one first", from, until)
+	}
+	return nil
 }

@@ -99,11 +99,6 @@ func (c *replayCommand) start(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"tenant", "channel", "event", "conversation", "id", "from", "until", "replay-id"} {
-		if flag := cmd.Flags().Lookup(name); flag.Changed && (flag.Value.String() == "" || flag.Value.String() == "[]") {
-			return usagef("--%s is empty: say which, or leave it out", name)
-		}
-	}
 	switch {
 	case c.follow && c.selection.until != "":
 		return usagef("--follow goes on for ever: leave out --until")

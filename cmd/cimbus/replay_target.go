@@ -53,6 +53,11 @@ func parseReplayTo(values []string, diff bool) (replayTo, error) {
 	}
 	switch to.kind {
 	case toAgent:
+		for i, agent := range to.agents {
+			if slices.Contains(to.agents[:i], agent) {
+				return to, usagef("--to: agent %q is named twice", agent)
+			}
+		}
 		to.name = strings.Join(to.agents, ",")
 	case toFile:
 		path, err := filepath.Abs(to.name)

@@ -306,6 +306,7 @@ func TestAReplayThatMakesNoSenseSaysWhatDoes(t *testing.T) {
 		{"--to file:", exitUsage, "nothing stands behind the colon"},
 		{"--to stdout --to file:x", exitUsage, "a replay has one target; only agent: may be repeated"},
 		{"--to agent:ann", exitUsage, "agents belong to a tenant: add --tenant"},
+		{"--tenant acme --to agent:ann,bob --to agent:ann", exitUsage, `agent "ann" is named twice`},
 		{"--tenant acme --to agent:ann --follow", exitUsage, "gets what is new anyway"},
 		{"--follow --until 3", exitUsage, "leave out --until"},
 		{"--diff", exitUsage, "add --to rehearsal:onCimEvent"},

@@ -143,15 +143,16 @@ func (w *watch) deliveries(ctx context.Context, b *bus.Bus, nc *nats.Conn, sel b
 	if err := nc.Flush(); err != nil {
 		return err
 	}
+	span := bus.Span{First: 1} // nothing
+	if b != nil {
+		if span, err = b.Span(ctx, bus.StreamDeliveries, from, bus.Point{}); err != nil {
+			return err
+		}
+	}
 	if err := w.live([]string{filter}); err != nil {
 		return err
 	}
-	read := uint64(0)
 	if b != nil {
-		span, err := b.Span(ctx, bus.StreamDeliveries, from, bus.Point{})
-		if err != nil {
-			return err
-		}
 		for d, err := range b.DeliveriesIn(ctx, sel, span, false) {
 			if err == nil {
 				w.count++
@@ -161,7 +162,6 @@ func (w *watch) deliveries(ctx context.Context, b *bus.Bus, nc *nats.Conn, sel b
 				return unlessEnded(ctx, err)
 			}
 		}
-		read = span.Last
 	}
 	for {
 		m, err := sub.NextMsgWithContext(ctx)
@@ -176,7 +176,7 @@ func (w *watch) deliveries(ctx context.Context, b *bus.Bus, nc *nats.Conn, sel b
 		if err != nil {
 			return err
 		}
-		if !d.Transient && d.Position.Sequence <= read || !sel.Passes(&d) {
+		if !d.Transient && d.Position.Sequence <= span.Last || !sel.Passes(&d) {
 			continue
 		}
 		w.count++

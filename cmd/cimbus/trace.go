@@ -50,6 +50,9 @@ the event is not found.
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := saysSomething(cmd.Flags()); err != nil {
+				return err
+			}
 			sel, err := c.selects(time.Now())
 			if err != nil {
 				return err
@@ -83,6 +86,9 @@ func (c *traceCommand) selects(now time.Time) (bus.EventSelection, error) {
 		return sel, err
 	}
 	if sel.Until, err = parsePoint("until", c.until, now); err != nil {
+		return sel, err
+	}
+	if err := inOrder(sel.From, sel.Until); err != nil {
 		return sel, err
 	}
 	if c.day != "" {
@@ -139,6 +145,9 @@ func (c *traceCommand) run(ctx context.Context, b *bus.Bus, sel bus.EventSelecti
 		of := "any tenant"
 		if c.tenant != "" {
 			of = fmt.Sprintf("tenant %q", c.tenant)
+		}
+		if c.conversation != "" {
+			of = fmt.Sprintf("conversation %q of %s", c.conversation, of)
 		}
 		return fmt.Errorf("no event with the id %q of %s in %s; looked for %s", c.id, of, describeSpan(ctx, b, span), took)
 	}
@@ -214,12 +223,33 @@ func delay(d time.Duration) string {
 	return age(d)
 }
 
+// emittedBy says who an event says it comes from, as "AGENT a1 (Ada)"; "" where it does not say.
+func emittedBy(e bus.Emitter) string {
+	words := []string{}
+	for _, word := range []string{e.Type, e.ID} {
+		if word != "" {
+			words = append(words, printable(cut(word)))
+		}
+	}
+	switch {
+	case e.Name == "" || e.Name == e.ID:
+	case len(words) == 0:
+		words = append(words, printable(cut(e.Name)))
+	default:
+		words = append(words, "("+printable(cut(e.Name))+")")
+	}
+	return strings.Join(words, " ")
+}
+
 // describeStep is a step for people.
 func describeStep(j *bus.Journey, s *bus.Step) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	switch s.Kind {
 	case bus.StepPublished:
+		if by := emittedBy(s.Emitter); by != "" {
+			add("by %s", by)
+		}
 		if id := bus.LastHeader(s.Header, jetstream.MsgIDHeader); id != "" {
 			add("as %s", id)
 		} else {
@@ -278,16 +308,17 @@ type traceLine struct {
 	Time    *time.Time `json:"time"`     // null where it is not known
 	AfterMS *float64   `json:"after_ms"` // since the event was stored; null for published
 
-	Tenant       string      `json:"tenant,omitempty"`
-	ID           string      `json:"id,omitempty"`
-	Conversation string      `json:"conversation,omitempty"`
-	Subject      string      `json:"subject,omitempty"` // of what was stored
-	Size         int         `json:"size,omitempty"`    // of the payload, bytes
-	MessageID    string      `json:"message_id,omitempty"`
-	Headers      nats.Header `json:"headers,omitempty"`    // published
-	RedriveOf    string      `json:"redrive_of,omitempty"` // published: the dead letter
-	Expired      bool        `json:"expired,omitempty"`    // stored: and not kept any more
-	Waiting      bool        `json:"waiting,omitempty"`    // stored: and not handled yet
+	Tenant       string        `json:"tenant,omitempty"`
+	ID           string        `json:"id,omitempty"`
+	Conversation string        `json:"conversation,omitempty"`
+	Subject      string        `json:"subject,omitempty"` // of what was stored
+	Size         int           `json:"size,omitempty"`    // of the payload, bytes
+	MessageID    string        `json:"message_id,omitempty"`
+	Headers      nats.Header   `json:"headers,omitempty"`    // published
+	RedriveOf    string        `json:"redrive_of,omitempty"` // published: the dead letter
+	Emitter      *traceEmitter `json:"emitter,omitempty"`    // published: who it says it comes from
+	Expired      bool          `json:"expired,omitempty"`    // stored: and not kept any more
+	Waiting      bool          `json:"waiting,omitempty"`    // stored: and not handled yet
 
 	Outcome string `json:"outcome,omitempty"` // committed
 	Index   uint64 `json:"index,omitempty"`   // committed: sequence in CIM_INDEX
@@ -311,6 +342,13 @@ type traceLine struct {
 	Target       string     `json:"target,omitempty"` // replay
 }
 
+// traceEmitter is who an event says it comes from, as NDJSON has it.
+type traceEmitter struct {
+	ID   string `json:"id"`
+	Type string `json:"type"`
+	Name string `json:"name"`
+}
+
 func traceLineOf(j *bus.Journey, s *bus.Step) traceLine {
 	moment := func(t time.Time) *time.Time {
 		if t.IsZero() {
@@ -330,6 +368,9 @@ func traceLineOf(j *bus.Journey, s *bus.Step) traceLine {
 	switch s.Kind {
 	case bus.StepPublished:
 		l.Headers, l.MessageID, l.RedriveOf = s.Header, bus.LastHeader(s.Header, jetstream.MsgIDHeader), bus.LastHeader(s.Header, bus.HeaderRedriveOf)
+		if s.Emitter != (bus.Emitter{}) {
+			l.Emitter = &traceEmitter{s.Emitter.ID, s.Emitter.Type, s.Emitter.Name}
+		}
 	case bus.StepStored:
 		l.Subject, l.Size, l.Expired, l.Waiting = j.Event.Subject, len(j.Event.Data), j.Expired, j.Waiting
 	case bus.StepCommitted:

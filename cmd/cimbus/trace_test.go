@@ -24,7 +24,7 @@ func kinds(steps []traceLine) string {
 
 func TestTraceTellsTheJourneyOfADeliveredEvent(t *testing.T) {
 	d := joined(t)
-	const body = `{"id":"m 1","name":"CUSTOMER_MESSAGE","conversationId":"c1","timestamp":"2026-01-31T12:00:00Z"}`
+	const body = `{"id":"m 1","name":"CUSTOMER_MESSAGE","conversationId":"c1","timestamp":"2026-01-31T12:00:00Z","eventEmitter":{"id":"a1","type":"AGENT","senderName":"Ada \u001b[31m"}}`
 	d.do(t, body, "publish", "--tenant", "acme", "--channel", "web")
 	d.receive(t, "0", 2)
 	d.handled(t, "c1", 2)
@@ -36,8 +36,8 @@ conversation  c1
 outcome       delivered
 
 TIME                     AFTER    STEP       WHAT
-2026-01-31 12:00:00.000  -        published  as acme:CUSTOMER_MESSAGE:m=201, by its own time 1 d before it was stored
-2026-01-31 12:00:00.000  +0.0 ms  stored     in CIM_EVENTS at 2, 95 B
+2026-01-31 12:00:00.000  -        published  by AGENT a1 ("Ada \x1b[31m"), as acme:CUSTOMER_MESSAGE:m=201, by its own time 1 d before it was stored
+2026-01-31 12:00:00.000  +0.0 ms  stored     in CIM_EVENTS at 2, 167 B
 2026-01-31 12:00:00.000  +0.7 ms  delivered  onCimEvent to ann, delivery 2
 2026-01-31 12:00:00.000  +0.8 ms  committed  delivered, index entry 2
 `)
@@ -54,6 +54,7 @@ TIME                     AFTER    STEP       WHAT
 		require.Equal(t, s.Step == "published", s.AfterMS == nil)
 	}
 	require.Equal(t, "acme:CUSTOMER_MESSAGE:m=201", steps[0].MessageID)
+	require.Equal(t, traceEmitter{"a1", "AGENT", "Ada \x1b[31m"}, *steps[0].Emitter)
 	require.Equal(t, "WEB", strings.ToUpper(steps[0].Headers.Get("Cim-Channel")))
 	require.Equal(t, len(body), steps[1].Size)
 	require.Equal(t, []string{"ann", "onCimEvent"}, []string{steps[2].Agent, steps[2].Type})
@@ -127,12 +128,14 @@ func TestTraceSaysWhereItLookedForWhatIsNotThere(t *testing.T) {
 	}{
 		{"m7", `no event with the id "m7" of any tenant in CIM_EVENTS 1 (`, exitFailed},
 		{"m1 --tenant other", `of tenant "other"`, exitFailed},
-		{"m1 --tenant acme --conversation c2", `no event with the id "m1"`, exitFailed},
+		{"m1 --tenant acme --conversation c2", `no event with the id "m1" of conversation "c2" of tenant "acme" in`, exitFailed},
 		{"m1 --day yesterday", "CIM_EVENTS, which has nothing there", exitFailed},
 		{"--sequence 9", "sequence 9 is beyond the end: CIM_EVENTS holds 1 (", exitFailed},
 		{"m1 --from 2100-01-01", "is in the future", exitFailed},
 		{"", "name the event: give its id, or --sequence", exitUsage},
 		{"m1 --sequence 1", "one of them names the event", exitUsage},
+		{"m1 --from 2 --until 1", "give the earlier one first", exitUsage},
+		{"m1 --tenant=", "--tenant is empty", exitUsage},
 		{"m1 --day today --from 1h", "a day has both ends", exitUsage},
 		{"m1 --day never", "--day \"never\": give a day", exitUsage},
 		{"m1 m2", `unexpected argument "m2"`, exitUsage},
