@@ -58,6 +58,9 @@ the conversation's index, however large the stream is. --conversation - lists th
 			if err != nil {
 				return err
 			}
+			if err := inOrder(from, until); err != nil {
+				return err
+			}
 			return a.withBus(cmd.Context(), func(b *bus.Bus) error { return a.withoutBus(c.run(cmd.Context(), b, from, until)) })
 		},
 	})
@@ -77,6 +80,9 @@ func (c *historyCommand) run(ctx context.Context, b *bus.Bus, from, until bus.Po
 		span, err := b.Span(ctx, bus.StreamEvents, from, until)
 		if err != nil {
 			return err
+		}
+		if span.First > span.Last {
+			return c.nothing(ctx, b) // 0 as the last one would be all
 		}
 		after, upto = max(after, span.First-1), span.Last
 	}
@@ -152,7 +158,7 @@ func (c *historyCommand) list(out *flow, entries iter.Seq2[bus.Entry, error]) (c
 }
 
 func entryCells(e *bus.Entry) []string {
-	return []string{clock(e.Stored), fmt.Sprint(e.Sequence), e.EventName, orDash(cut(e.EventID)), orDash(e.Channel), e.Outcome}
+	return []string{clock(e.Stored), fmt.Sprint(e.Sequence), orDash(e.EventName), orDash(cut(e.EventID)), orDash(e.Channel), e.Outcome}
 }
 
 // historyAhead is more than what MessagesAt reads ahead.

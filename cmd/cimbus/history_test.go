@@ -66,6 +66,7 @@ func TestHistoryListsAConversationsEventsWithTheirOutcome(t *testing.T) {
 
 	for args, problem := range map[string]string{
 		"--after 99":          `no event of conversation "c1" of tenant "acme" there; its last one is `,
+		"--until yesterday":   `no event of conversation "c1" of tenant "acme" there; its last one is `,
 		"--from 99":           "sequence 99 is beyond the end: CIM_EVENTS holds 1 (",
 		"--conversation gone": `no event of conversation "gone" of tenant "acme" was handled; check both names. There is CIM_EVENTS 1 (`,
 	} {
