@@ -181,6 +181,28 @@ func TestTheBinary(t *testing.T) {
 		require.NoError(t, d.cmd.Wait(), d.stderr.String())
 	})
 
+	t.Run("leaves a replay that goes on where nobody reads any more", func(t *testing.T) {
+		d := b.serve(t, t.TempDir())
+		code, _, stderr := b.run(t, message("1")+message("2"), "publish", "--tenant", "acme", "--server", d.NATS)
+		require.Zero(t, code, stderr)
+		reading, writing, err := os.Pipe()
+		require.NoError(t, err)
+		require.NoError(t, reading.Close())
+		replay := exec.CommandContext(t.Context(), string(b), "replay", "--replay-id", "again", "--server", d.NATS)
+		var told bytes.Buffer
+		replay.Stdout, replay.Stderr, replay.Env = writing, &told, []string{}
+		var exit *exec.ExitError
+		require.ErrorAs(t, replay.Run(), &exit, told.String())
+		require.NoError(t, writing.Close())
+		require.Equal(t, exitFailed, exit.ExitCode(), told.String())
+		require.Contains(t, told.String(), "broken pipe; once that is mended go on with: cimbus replay resume again")
+		code, stdout, stderr := b.run(t, "", "replay", "resume", "again", "--server", d.NATS)
+		require.Zero(t, code, stderr)
+		require.Equal(t, 2, strings.Count(stdout, "\n"), stdout)
+		require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, d.cmd.Wait(), d.stderr.String())
+	})
+
 	t.Run("is ended at once by a second signal", func(t *testing.T) {
 		d := b.serve(t, t.TempDir())
 		require.NoError(t, d.cmd.Process.Signal(syscall.SIGSTOP)) // both arrive before it can end by the first

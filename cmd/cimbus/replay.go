@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -149,6 +151,11 @@ func (c *replayCommand) carryOut(ctx context.Context, r *bus.Replay, target bus.
 	if c.app.env("GOGC") == "" {
 		// What is held is a few MiB, what passes by hundreds a second: at the default a fifth of the time went into collecting it.
 		defer debug.SetGCPercent(debug.SetGCPercent(400))
+	}
+	if to.prints() {
+		// Where nobody reads on, as behind head, it is to end as any that failed: recorded, and with a way to go on.
+		signal.Ignore(syscall.SIGPIPE)
+		defer signal.Reset(syscall.SIGPIPE)
 	}
 	began, before := time.Now(), r.Record().Events
 	bar := c.progress(r, to)
