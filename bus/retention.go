@@ -21,9 +21,11 @@ import (
 // MinRetention is the shortest time a tenant's messages may be kept.
 const MinRetention = time.Second
 
-// retentionEvery is how often what is older than age is looked for: what is kept too long is kept so a tenth longer at most.
+// retentionEvery is how often what is older than age is looked for: what is kept too long is kept so a tenth longer at most, and an hour.
+// No more often: to delete one tenant's messages the server reads every block that has any of them, and holds the stream meanwhile, for
+// about half a second a gigabyte.
 func retentionEvery(ages map[string]time.Duration) time.Duration {
-	every := time.Minute
+	every := time.Hour
 	for _, age := range ages {
 		every = min(every, max(age/10, time.Second))
 	}
@@ -35,7 +37,7 @@ type RetentionOptions struct {
 	// Tenants is how long a tenant's events, deliveries, index entries and dead letters are kept, from when they were stored. What the
 	// streams keep for a shorter time goes with that.
 	Tenants map[string]time.Duration
-	// Every is how often what is older is looked for, default a tenth of the shortest time, 1 s at least and 1 min at most.
+	// Every is how often what is older is looked for, default a tenth of the shortest time, 1 s at least and 1 h at most.
 	Every time.Duration
 	// Cover writes the checkpoint of a conversation, so that its state can do without the events that go; see handlers.Checkpoint. Without
 	// it a conversation whose checkpoint lacks a committed event keeps that, and with it what is after it.
@@ -91,10 +93,9 @@ func (r *Retention) Close() error {
 
 func (r *Retention) run() {
 	defer close(r.done)
-	tick := time.NewTicker(r.o.Every)
-	defer tick.Stop()
 	troubled := map[string]bool{}
 	for {
+		next := r.o.Every
 		for _, tenant := range slices.Sorted(maps.Keys(r.o.Tenants)) {
 			purged, err := r.bus.retain(r.ctx, tenant, r.o.Tenants[tenant], r.o.Cover)
 			if r.ctx.Err() != nil {
@@ -106,7 +107,9 @@ func (r *Retention) run() {
 			case err == nil && troubled[tenant]:
 				r.log.Info("what is older than a tenant's messages are kept is deleted again", "tenant", tenant)
 			}
-			troubled[tenant] = err != nil
+			if troubled[tenant] = err != nil; err != nil {
+				next = min(next, time.Minute)
+			}
 			if purged > 0 {
 				r.log.Debug("deleted what is older than the tenant's messages are kept", "tenant", tenant, "messages", purged)
 			}
@@ -114,7 +117,7 @@ func (r *Retention) run() {
 		select {
 		case <-r.ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(next):
 		}
 	}
 }
