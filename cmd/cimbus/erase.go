@@ -134,6 +134,9 @@ func (c *eraseCommand) showPlan(p bus.ErasePlan) error {
 		return line(c.app.stdout, l)
 	}
 	for _, t := range []table{conversations, countTable(p.Streams)} {
+		if p.Messages() == 0 {
+			break // no table of nothing
+		}
 		if err := t.write(c.app.stdout); err != nil {
 			return err
 		}
@@ -204,9 +207,10 @@ func (c *eraseCommand) showReport(p bus.ErasePlan, r bus.EraseReport) error {
 		plural(deleted, "message")); err != nil {
 		return err
 	}
-	t := countTable(r.Deleted)
-	if err := t.write(c.app.stdout); err != nil {
-		return err
+	if t := countTable(r.Deleted); len(t.rows) > 0 {
+		if err := t.write(c.app.stdout); err != nil {
+			return err
+		}
 	}
 	if len(r.Plain) > 0 {
 		c.app.tell("deleted but not overwritten on disk, as these streams were made to deny it: %s", strings.Join(r.Plain, ", "))

@@ -37,3 +37,10 @@ func signalled() context.Context {
 	}()
 	return ctx
 }
+
+// outliveReader has writing to a pipe that nobody reads any more fail, which would kill the process otherwise, until what it returns is
+// called.
+func outliveReader() (end func()) {
+	signal.Ignore(syscall.SIGPIPE)
+	return func() { signal.Reset(syscall.SIGPIPE) }
+}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,8 +152,8 @@ func (c *replayCommand) carryOut(ctx context.Context, r *bus.Replay, target bus.
 	}
 	if to.prints() {
 		// Where nobody reads on, as behind head, it is to end as any that failed: recorded, and with a way to go on.
-		signal.Ignore(syscall.SIGPIPE)
-		defer signal.Reset(syscall.SIGPIPE)
+		end := outliveReader()
+		defer end()
 	}
 	began, before := time.Now(), r.Record().Events
 	bar := c.progress(r, to)
