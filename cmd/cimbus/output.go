@@ -90,6 +90,17 @@ func printable(s string) string {
 	return s
 }
 
+// shellWord is s as it is written in a command that is to be repeated.
+func shellWord(s string) string {
+	special := func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_.:/@+=", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, special) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // orDash is s, or a dash where there is none.
 func orDash(s string) string {
 	if s == "" {

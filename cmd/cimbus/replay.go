@@ -136,7 +136,7 @@ func (c *replayCommand) replay(ctx context.Context, b *bus.Bus, sel bus.EventSel
 		r, err = b.StartReplay(ctx, n)
 	}
 	if errors.Is(err, bus.ErrReplayExists) {
-		return fmt.Errorf("%w: cimbus replay show %s tells of it, cimbus replay resume %s goes on with it", err, c.id, c.id)
+		return fmt.Errorf("%w: cimbus replay show %s tells of it, cimbus replay resume %s goes on with it", err, shellWord(c.id), shellWord(c.id))
 	}
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (c *replayCommand) carryOut(ctx context.Context, r *bus.Replay, target bus.
 	if closing, ok := target.(interface{ summary() string }); ok && err == nil {
 		what += "; " + closing.summary()
 	}
-	again := "cimbus replay resume " + record.ID
+	again := "cimbus replay resume " + shellWord(record.ID)
 	switch {
 	case err == nil:
 		c.app.tell("replay %s: %s", record.ID, what)

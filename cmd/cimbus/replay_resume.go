@@ -81,7 +81,7 @@ func newReplayStopCommand(a *app) *cobra.Command {
 					return a.withoutBus(unknownReplay(err))
 				}
 				a.tell("replay %s: %s behind event %d after %s; go on with: cimbus replay resume %s",
-					record.ID, record.State, record.Done, plural(int(record.Events), "event"), record.ID)
+					record.ID, record.State, record.Done, plural(int(record.Events), "event"), shellWord(record.ID))
 				if a.json {
 					return line(a.stdout, record)
 				}

@@ -295,6 +295,14 @@ func TestAReplayThatCannotBeRecordedIsShownAllTheSame(t *testing.T) {
 	require.Contains(t, got.stderr, "run cimbus streams apply")
 }
 
+func TestAReplayIsGoneOnWithByACommandThatAShellReads(t *testing.T) {
+	d := played(t)
+	d.do(t, "", "replay", "--replay-id", "ann's own")
+	again := invoke(t, "", d.on("replay", "--replay-id", "ann's own")...)
+	require.Equal(t, exitFailed, again.code)
+	require.Contains(t, again.stderr, `cimbus replay resume 'ann'\''s own' goes on with it`)
+}
+
 func TestAReplayThatMakesNoSenseSaysWhatDoes(t *testing.T) {
 	d := played(t)
 	for _, c := range []struct {
