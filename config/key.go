@@ -126,7 +126,7 @@ func declare() []Key {
 			kind: duration(func(c *Config) *time.Duration { return &c.Conversations.TTL }, time.Second)},
 
 		{Path: "retention", Default: "",
-			Doc:  "How long the events, deliveries, index entries and dead letters of single tenants are kept, where that is shorter than the streams keep them.",
+			Doc:  "How long the events, deliveries, index entries and dead letters of single tenants are kept, where that is shorter than the streams keep them. They go a tenth of it later at most, or an hour.",
 			kind: ages(func(c *Config) *map[string]time.Duration { return &c.Retention }, time.Second)},
 
 		{Path: "delivery.properties", Default: "true",
