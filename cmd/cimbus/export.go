@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"iter"
 	"os"
 	"time"
 
@@ -70,12 +71,16 @@ type exported struct {
 }
 
 func (c *exportCommand) run(ctx context.Context, b *bus.Bus, s bus.EventSelection) error {
+	span, err := b.Span(ctx, bus.StreamEvents, s.From, s.Until)
+	if err != nil {
+		return err
+	}
 	out, err := c.create()
 	if err != nil {
 		return err
 	}
 	w := &exportWriter{to: out, sum: sha256.New()}
-	failed := w.write(ctx, b, s)
+	failed := w.write(ctx, b.EventsIn(ctx, s, span))
 	if failed == nil {
 		failed = out.finish()
 	}
@@ -97,14 +102,14 @@ type exportWriter struct {
 	sum hash.Hash
 }
 
-func (w *exportWriter) write(ctx context.Context, b *bus.Bus, s bus.EventSelection) error {
+func (w *exportWriter) write(ctx context.Context, events iter.Seq2[bus.StoredEvent, error]) error {
 	text := make([]byte, 0, 2*exportBuffer)
 	flush := func() error {
 		_, err := w.Write(text)
 		text = text[:0]
 		return err
 	}
-	for e, err := range b.Events(ctx, s) {
+	for e, err := range events {
 		if err == nil {
 			err = ctx.Err()
 		}

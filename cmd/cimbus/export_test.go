@@ -138,6 +138,14 @@ func TestExportHasExactlyWhatIsSelectedAndSaysSo(t *testing.T) {
 	}
 }
 
+func TestAnExportOfWhatThereIsNotSaysSoAlone(t *testing.T) {
+	d := serve(t)
+	d.do(t, message("1"), "publish", "--tenant", "acme")
+	got := invoke(t, "", d.on("export", "--from", "99")...)
+	require.Equal(t, exitFailed, got.code)
+	require.Regexp(t, `^cimbus export: sequence 99 is beyond the end: CIM_EVENTS holds 1 \(.+\) to 1 \(.+\)\n$`, got.stderr)
+}
+
 func TestAnExportThatIsBrokenOffNeverLooksWhole(t *testing.T) {
 	d := serve(t)
 	storeRaw(t, d.NATS, hostile(400)...)
