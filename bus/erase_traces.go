@@ -221,14 +221,14 @@ func (s *traces) isOfAgentAlone(m *jetstream.RawStreamMsg) bool {
 // conversationsOf are the conversations of which an event or the checkpoint names a customer, sorted.
 func (b *Bus) conversationsOf(ctx context.Context, tenant, customer string) ([]string, error) {
 	s := &traces{bus: b, found: map[string][]remnant{}}
-	names, id := map[string]bool{}, quoted(customer)
+	names := map[string]bool{}
 	events := filterOf(subjects.EventFilter{Tenant: subjects.Is(tenant)}.Subject())
 	err := s.read(ctx, StreamEvents, events, func(m *jetstream.RawStreamMsg) bool {
-		if !bytes.Contains(m.Data, []byte(customer)) {
+		if !mayName(m.Data, customer) {
 			return false
 		}
 		e, _ := cim.Decode(m.Data, LastHeader(m.Header, HeaderConversation)) // as far as it can be read
-		if e.Conversation != "" && bytes.Contains(e.Body, id) && namesCustomer(e.Body, customer) {
+		if e.Conversation != "" && namesCustomer(e.Body, customer) {
 			names[e.Conversation] = true
 		}
 		return false
@@ -241,7 +241,7 @@ func (b *Bus) conversationsOf(ctx context.Context, tenant, customer string) ([]s
 	checkpoints := filter{prefix + token + ".*", err}
 	err = s.read(ctx, StreamConversations, checkpoints, func(m *jetstream.RawStreamMsg) bool {
 		key, err := subjects.ParseConversationKey(strings.TrimPrefix(m.Subject, prefix))
-		if err == nil && key.Conversation != "" && bytes.Contains(m.Data, id) && namesCustomer(m.Data, customer) {
+		if err == nil && key.Conversation != "" && mayName(m.Data, customer) && namesCustomer(m.Data, customer) {
 			names[key.Conversation] = true
 		}
 		return false
@@ -249,10 +249,17 @@ func (b *Bus) conversationsOf(ctx context.Context, tenant, customer string) ([]s
 	return slices.Sorted(maps.Keys(names)), err
 }
 
-// namesCustomer tells whether a JSON document has, anywhere, a customer object of that id or a customerId.
+// mayName tells at a glance whether a document can hold an id, which may be written with escapes.
+func mayName(document []byte, id string) bool {
+	return bytes.Contains(document, []byte(id)) || bytes.IndexByte(document, '\\') >= 0
+}
+
+// namesCustomer tells whether a JSON document has, anywhere, a customer object of that id or a customerId, as a string or a number.
 func namesCustomer(document []byte, id string) bool {
+	in := json.NewDecoder(bytes.NewReader(document))
+	in.UseNumber()
 	var v any
-	return json.Unmarshal(document, &v) == nil && namesCustomerIn(v, id)
+	return in.Decode(&v) == nil && namesCustomerIn(v, id)
 }
 
 func namesCustomerIn(v any, id string) bool {
@@ -260,10 +267,11 @@ func namesCustomerIn(v any, id string) bool {
 	case []any:
 		return slices.ContainsFunc(v, func(v any) bool { return namesCustomerIn(v, id) })
 	case map[string]any:
-		if v["customerId"] == id || v["customer"] == id {
+		is := func(v any) bool { return v == id || v == json.Number(id) }
+		if is(v["customerId"]) || is(v["customer"]) {
 			return true
 		}
-		if customer, is := v["customer"].(map[string]any); is && (customer["_id"] == id || customer["id"] == id) {
+		if customer, ok := v["customer"].(map[string]any); ok && (is(customer["_id"]) || is(customer["id"])) {
 			return true
 		}
 		for _, inner := range v {

@@ -282,3 +282,20 @@ func TestNoErasureIsProvenWhileAHandlerHoldsAnEventOfTheConversation(t *testing.
 	drained(t, b)
 	audit(t, b)
 }
+
+func TestACustomerIsFoundHoweverItsIDIsWritten(t *testing.T) {
+	b := openStrict(t)
+	for id, customer := range map[string]string{
+		"1": `"customer":{"_id":"6601"}`, "2": `"customer":{"id":6601}`, "3": `"customerId":"\u0036601"`, "4": `"data":{"customer":"6601"}`,
+		"5": `"customer":{"_id":"66010"}`, "6": `"customer":{"_id":66.01}`, "7": `"data":{"amount":6601}`,
+	} {
+		publish(t, b, "cim.acme.web.CUSTOMER_MESSAGE", fmt.Appendf(nil, `{"id":%q,"name":"CUSTOMER_MESSAGE","conversationId":"c%s",%s}`, id, id, customer))
+	}
+	plan, err := b.PlanErase(t.Context(), bus.EraseFilter{Tenant: tenant, Customer: "6601"})
+	require.NoError(t, err)
+	var names []string
+	for _, c := range plan.Conversations {
+		names = append(names, c.Conversation)
+	}
+	require.Equal(t, []string{"c1", "c2", "c3", "c4"}, names)
+}

@@ -74,6 +74,9 @@ func (c *eraseCommand) run(ctx context.Context, b *bus.Bus) error {
 			return err
 		}
 	}
+	if c.filter.Customer != "" && len(plan.Conversations) == 0 {
+		c.app.tell("no event and no checkpoint of tenant %q names a customer %q: check the id, unless it was erased before", c.filter.Tenant, c.filter.Customer)
+	}
 	if live := plan.Live(); len(live) > 0 && !c.force {
 		c.app.tell("nothing was done: conversation %q %v: have it closed first, or add --force", live[0].Conversation, bus.ErrLive)
 		return errReported

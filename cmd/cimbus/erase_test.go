@@ -75,6 +75,7 @@ func TestACustomerIsErasedByItsID(t *testing.T) {
 	require.Zero(t, invoke(t, "", d.on("erase", "--tenant", "acme", "--customer", "cust-1", "--yes")...).code)
 	none := invoke(t, "", d.on("erase", "--tenant", "acme", "--customer", "cust-1", "--json")...)
 	require.Contains(t, strings.Split(none.stdout, "\n")[0], `"conversations":[],"agents":[]`)
+	require.Contains(t, none.stderr, `names a customer "cust-1": check the id, unless it was erased before`)
 }
 
 func TestEraseWantsExactlyOneOfConversationAndCustomer(t *testing.T) {
