@@ -13,7 +13,7 @@ import (
 )
 
 // lateCommit is how long after its storing an event is mostly committed.
-const lateCommit = 10 * time.Minute
+const lateCommit = 10 * time.Second
 
 // holds tells whether an event is selected, its subject included.
 func (s *EventSelection) holds(e StoredEvent) bool {
