@@ -68,14 +68,17 @@ func (b *Bus) askReplay(ctx context.Context, id string, word replayWord) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, replayAsking)
-	defer cancel()
-	_, err = b.nc.RequestWithContext(ctx, subject, body)
-	if err != nil && !errors.Is(err, nats.ErrNoResponders) {
-		// It is there, and does not answer: it may go on at any time.
-		if errors.Is(err, context.DeadlineExceeded) && !word.Stop {
-			return nil
+	// A connection that was closed a moment ago may still be asked, and not answer: the server knows better the second time.
+	for range 2 {
+		asking, cancel := context.WithTimeout(ctx, replayAsking)
+		_, err = b.nc.RequestWithContext(asking, subject, body)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
 		}
+	}
+	if !word.Stop {
+		return nil // it is there, and does not answer: it may go on at any time
 	}
 	return err
 }

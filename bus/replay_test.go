@@ -316,3 +316,14 @@ func TestAReplayedDeliveryIsThatOfItsEventButForItsTypeAndReplay(t *testing.T) {
 	require.Equal(t, bus.ReplayFailed, record.State)
 	require.Contains(t, record.Error, `agent "cid" in "c0"`)
 }
+
+func TestAReplayWhoseConnectionWasClosedAMomentAgoDoesNotRun(t *testing.T) {
+	r := newRoad(t, bus.StreamOptions{})
+	subject, err := subjects.Replay{ID: "ended"}.Running()
+	require.NoError(t, err)
+	sub, err := r.bus.Conn().SubscribeSync(subject)
+	require.NoError(t, err)
+	require.NoError(t, sub.AutoUnsubscribe(1), "the server does not know yet that it is gone")
+	require.NoError(t, r.bus.Conn().Flush())
+	require.False(t, r.bus.ReplayRuns(t.Context(), "ended"))
+}
