@@ -59,15 +59,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
-	case err = <-served:
+	case err := <-served:
+		return err
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err = errors.Join(err, engine.Close(grace), sockets.Close(grace), server.Shutdown(grace))
-	if serving := <-served; !errors.Is(serving, http.ErrServerClosed) {
-		err = errors.Join(err, serving)
-	}
+	err = errors.Join(engine.Close(grace), sockets.Close(grace), server.Shutdown(grace))
+	<-served
 	return err
 }
 
