@@ -104,13 +104,9 @@ for (const [version, { io }] of Object.entries(clients)) {
         const until = async (n) => {
           while (got.at(-1) !== n) await once(socket, "entry");
         };
-        const writer = open(t, "/log");
-        await Promise.all([once(socket, "connect"), once(writer, "connect")]);
-        writer.on("entry", () => {});
-        const appended = async () => {
-          const [i] = await (writer.emit("append"), once(writer, "entry"));
-          return i;
-        };
+        const writer = open(t);
+        const appended = async () => (await ask(writer, "append"))[0];
+        await once(socket, "connect");
         const first = await appended();
         await until(first);
         got.length = 0;

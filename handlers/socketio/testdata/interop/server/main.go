@@ -91,7 +91,7 @@ func serve(ctx context.Context, addr string) error {
 	logged.Recover(history)
 	logged.OnConnect(history.connected)
 	logged.OnDisconnect(func(s *socketio.Socket, _ error) { history.left(s) })
-	logged.On("append", func(*socketio.Socket, *socketio.Event) { history.append(logged) })
+	main.On("append", func(_ *socketio.Socket, e *socketio.Event) { _ = e.Ack(history.append()) })
 	logged.On("drop me", func(s *socketio.Socket, _ *socketio.Event) { s.CloseTransport() })
 
 	var listen net.ListenConfig
@@ -163,13 +163,14 @@ func (h *history) left(s *socketio.Socket) {
 	delete(h.sockets, s)
 }
 
-func (h *history) append(*socketio.Namespace) {
+func (h *history) append() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.length++
 	for s := range h.sockets {
 		h.emit(s, h.length-1)
 	}
+	return h.length - 1
 }
 
 func (*history) emit(s *socketio.Socket, i int) {
