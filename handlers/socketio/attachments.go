@@ -20,12 +20,6 @@ func (a *assembly) add(data []byte) bool {
 	return len(a.got) == a.packet.attachments
 }
 
-// placeholder is what stands in JSON for an attachment.
-type placeholder struct {
-	Placeholder bool `json:"_placeholder"`
-	Num         *int `json:"num"`
-}
-
 // object is one that a placeholder scan is inside of; an array is one without keys.
 type object struct {
 	keys        bool
@@ -97,12 +91,13 @@ func (o *object) check(attachments int) error {
 
 // attachmentOf returns the attachment that arg is a placeholder of.
 func attachmentOf(arg json.RawMessage, attachments [][]byte) ([]byte, bool) {
-	var p placeholder
-	if len(arg) == 0 || arg[0] != '{' || json.Unmarshal(arg, &p) != nil || !p.Placeholder || p.Num == nil {
+	var p map[string]any // and no struct, whose fields would match in any case
+	if json.Unmarshal(arg, &p) != nil || p["_placeholder"] != true {
 		return nil, false
 	}
-	if *p.Num < 0 || *p.Num >= len(attachments) {
+	num, ok := p["num"].(float64)
+	if !ok || num < 0 || num >= float64(len(attachments)) {
 		return nil, false
 	}
-	return attachments[*p.Num], true
+	return attachments[int(num)], true
 }

@@ -88,3 +88,6 @@ func appendPayload(to []byte, messages []*Message) []byte {
 	}
 	return to
 }
+
+// String is the packet as it stands in a polling payload.
+func (m *Message) String() string { return string(m.appendPolling(nil)) }
