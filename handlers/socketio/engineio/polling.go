@@ -33,8 +33,15 @@ func (s *Session) answerLocked(a answer) {
 
 func (*Session) only(m *Message) answer { return answer{status: http.StatusOK, batch: []*Message{m}} }
 
+// nextLocked is the next payload. A close packet goes alone: socket.io-client hands on what came before it in the same payload only after
+// it has taken the connection for closed, which keeps the last events from it until it is back.
 func (s *Session) nextLocked() answer {
-	return answer{status: http.StatusOK, batch: s.takeLocked(s.server.options.MaxPayload)}
+	batch := s.takeLocked(s.server.options.MaxPayload)
+	if last := len(batch) - 1; last > 0 && batch[last] == s.server.packets.close {
+		s.queue.push(batch[last])
+		batch = batch[:last]
+	}
+	return answer{status: http.StatusOK, batch: batch}
 }
 
 // get serves a poll.

@@ -239,7 +239,10 @@ func TestCloseSendsWhatIsQueuedFirst(t *testing.T) {
 	s.Close()
 	status, text := w.get(sid)
 	require.Equal(t, 200, status)
-	require.Equal(t, "4last\x1e1", text)
+	require.Equal(t, "4last", text, "without the close packet: a client would take it first")
+	status, text = w.get(sid)
+	require.Equal(t, 200, status)
+	require.Equal(t, "1", text)
 	status, _ = w.get(sid)
 	require.Equal(t, 400, status)
 }
