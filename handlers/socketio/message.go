@@ -36,11 +36,19 @@ type Placeholders struct {
 	Attachments [][]byte
 }
 
-// encoder builds the text of one packet.
+// encoder builds the text of one packet: what was written to args, with what needs no encoding left where it is until the one copy that
+// makes the frame.
 type encoder struct {
 	args        bytes.Buffer
+	verbatim    []insertion
 	attachments [][]byte
 	comma       bool
+}
+
+// insertion of text that is not in args, before the byte at.
+type insertion struct {
+	at   int
+	text []byte
 }
 
 // add appends one argument: []byte at the top level is an attachment, Verbatim and json.RawMessage are JSON already, anything else is
@@ -57,20 +65,43 @@ func (e *encoder) add(arg any) error {
 		e.args.WriteByte('}')
 		e.attachments = append(e.attachments, v)
 	case Verbatim:
-		e.args.Write(v)
+		e.verbatim = append(e.verbatim, insertion{e.args.Len(), v})
 	case json.RawMessage:
 		if err := json.Compact(&e.args, v); err != nil {
 			return fmt.Errorf("an argument is not JSON: %w", err)
 		}
-	default:
-		to := json.NewEncoder(&e.args)
-		to.SetEscapeHTML(false) // as JSON.stringify does
-		if err := to.Encode(arg); err != nil {
-			return fmt.Errorf("encoding an argument: %w", err)
+	case string:
+		if plain(v) {
+			e.args.WriteByte('"')
+			e.args.WriteString(v)
+			e.args.WriteByte('"')
+			return nil
 		}
-		e.args.Truncate(e.args.Len() - 1) // Encode ends with a newline
+		return e.encode(v)
+	default:
+		return e.encode(v)
 	}
 	return nil
+}
+
+func (e *encoder) encode(arg any) error {
+	to := json.NewEncoder(&e.args)
+	to.SetEscapeHTML(false) // as JSON.stringify does
+	if err := to.Encode(arg); err != nil {
+		return fmt.Errorf("encoding an argument: %w", err)
+	}
+	e.args.Truncate(e.args.Len() - 1) // Encode ends with a newline
+	return nil
+}
+
+// plain tells whether a string is its own JSON but for the quotes, as names and offsets are.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func (e *encoder) addAll(args []any) error {
@@ -108,8 +139,15 @@ func (e *encoder) packet(kind byte, namespace string, id *uint64) []*engineio.Me
 	if id != nil {
 		head = strconv.AppendUint(head, *id, 10)
 	}
+	head = append(head, '[')
+	text := append(make([][]byte, 0, 8), head)
+	args, from := e.args.Bytes(), 0
+	for _, v := range e.verbatim {
+		text = append(text, args[from:v.at], v.text)
+		from = v.at
+	}
 	parts := make([]*engineio.Message, 1, 1+len(e.attachments))
-	parts[0] = engineio.Text(head, []byte{'['}, e.args.Bytes(), []byte{']'})
+	parts[0] = engineio.Text(append(text, args[from:], []byte{']'})...)
 	for _, data := range e.attachments {
 		parts = append(parts, engineio.Binary(data))
 	}
