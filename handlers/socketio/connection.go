@@ -121,20 +121,24 @@ func (c *connection) connect(p packet) error {
 		RemoteAddr: c.session.RemoteAddr(),
 		Time:       time.Now(),
 	})
-	c.mu.Lock()
-	taken := c.sockets[ns.name] != nil
-	over := c.over
-	if !taken && over == nil {
-		c.sockets[ns.name] = s
-	}
-	c.mu.Unlock()
-	switch {
-	case over != nil:
+	switch taken, over := c.add(s); {
+	case over:
 		return nil
 	case taken:
 		return fmt.Errorf("%w: a second CONNECT to a namespace", ErrMalformed)
 	}
 	return sent(s.mailbox.put(c.ctx, nil))
+}
+
+// add makes the socket its namespace's, unless there is one or the connection is over.
+func (c *connection) add(s *Socket) (taken, over bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	taken, over = c.sockets[s.namespace.name] != nil, c.over != nil
+	if !taken && !over {
+		c.sockets[s.namespace.name] = s
+	}
+	return taken, over
 }
 
 // Closed is the transport's: it is over.

@@ -16,12 +16,15 @@ import (
 // talk is a client that says a few packets and prints what it gets until there are that many answers.
 func talk(url string, answers int, packets ...string) {
 	ctx := context.Background()
-	conn, _, err := websocket.Dial(ctx, strings.Replace(url, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket", nil)
+	conn, response, err := websocket.Dial(ctx, strings.Replace(url, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket", nil)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer conn.CloseNow()
+	if response.Body != nil {
+		defer response.Body.Close()
+	}
 	_, _, _ = conn.Read(ctx) // Engine.IO's own
 	for _, packet := range packets {
 		if err := conn.Write(ctx, websocket.MessageText, []byte(packet)); err != nil {

@@ -21,7 +21,7 @@ type mailbox struct {
 func (m *mailbox) put(ctx context.Context, e *Event) error {
 	for {
 		m.mu.Lock()
-		if m.ended != nil {
+		if m.overLocked() {
 			m.mu.Unlock()
 			return nil
 		}
@@ -44,11 +44,13 @@ func (m *mailbox) put(ctx context.Context, e *Event) error {
 	}
 }
 
+func (m *mailbox) overLocked() bool { return m.ended != nil }
+
 // end is the last entry; it returns whether it is the first end.
 func (m *mailbox) end(reason error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ended != nil {
+	if m.overLocked() {
 		return false
 	}
 	m.ended = reason

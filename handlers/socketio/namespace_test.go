@@ -189,7 +189,7 @@ func TestOnlyThePathIsServedWithOrWithoutItsLastSlash(t *testing.T) {
 	}
 	http.DefaultClient.CloseIdleConnections()
 	_, err := socketio.New(socketio.Options{Path: "x", MaxPending: -1, ConnectTimeout: -1, Engine: engineio.Options{MaxPayload: -1}})
-	for _, name := range []string{"Path", "MaxPending", "ConnectTimeout", "Engine: MaxPayload"} {
+	for _, name := range []string{"Path", "MaxPending", "ConnectTimeout", "option Engine: option MaxPayload"} {
 		require.ErrorContains(t, err, name)
 	}
 }

@@ -54,21 +54,21 @@ func (o Options) withDefaults() Options {
 func (o Options) Validate() error {
 	var errs []error
 	if o.Path != "" && !strings.HasPrefix(o.Path, "/") {
-		errs = append(errs, fmt.Errorf("Path: %q: begin it with a slash", o.Path))
+		errs = append(errs, fmt.Errorf("option Path: %q: begin it with a slash", o.Path))
 	}
 	if o.ConnectTimeout < 0 {
-		errs = append(errs, fmt.Errorf("ConnectTimeout: %v: give a positive time, or 0 for the default", o.ConnectTimeout))
+		errs = append(errs, fmt.Errorf("option ConnectTimeout: %v: give a positive time, or 0 for the default", o.ConnectTimeout))
 	}
 	for _, n := range []struct {
 		name  string
 		value int
 	}{{"MaxPending", o.MaxPending}, {"MaxAttachments", o.MaxAttachments}} {
 		if n.value < 0 {
-			errs = append(errs, fmt.Errorf("%s: %d: give a positive number, or 0 for the default", n.name, n.value))
+			errs = append(errs, fmt.Errorf("option %s: %d: give a positive number, or 0 for the default", n.name, n.value))
 		}
 	}
 	if err := o.Engine.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("Engine: %w", err))
+		errs = append(errs, fmt.Errorf("option Engine: %w", err))
 	}
 	return errors.Join(errs...)
 }

@@ -225,8 +225,7 @@ func (s *Socket) refuse(err error) {
 		Message string `json:"message"`
 		Data    any    `json:"data,omitempty"`
 	}{Message: "Internal server error"}
-	var refusal *Refusal
-	if errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		body.Message, body.Data = refusal.Message, refusal.Data
 	} else {
 		s.log().Warn("middleware failed", "namespace", s.namespace.name, "error", err)

@@ -54,7 +54,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, listener.Addr())
+	if _, err := fmt.Fprintln(stdout, listener.Addr()); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -66,7 +68,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err = errors.Join(engine.Close(grace), sockets.Close(grace), server.Shutdown(grace))
-	<-served
+	if serving := <-served; !errors.Is(serving, http.ErrServerClosed) {
+		return errors.Join(err, serving)
+	}
 	return err
 }
 

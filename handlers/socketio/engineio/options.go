@@ -85,7 +85,7 @@ func (o Options) Validate() error {
 		{"ReadTimeout", o.ReadTimeout}, {"UpgradeTimeout", o.UpgradeTimeout},
 	} {
 		if d.value < 0 || d.value != 0 && d.value < time.Millisecond {
-			errs = append(errs, fmt.Errorf("%s: %v: give at least 1ms, or 0 for the default", d.name, d.value))
+			errs = append(errs, fmt.Errorf("option %s: %v: give at least 1ms, or 0 for the default", d.name, d.value))
 		}
 	}
 	for _, n := range []struct {
@@ -96,12 +96,12 @@ func (o Options) Validate() error {
 		{"MaxQueuePackets", o.MaxQueuePackets}, {"MaxQueueBytes", o.MaxQueueBytes},
 	} {
 		if n.value < 0 {
-			errs = append(errs, fmt.Errorf("%s: %d: give a positive number, or 0 for the default", n.name, n.value))
+			errs = append(errs, fmt.Errorf("option %s: %d: give a positive number, or 0 for the default", n.name, n.value))
 		}
 	}
 	for _, origin := range o.Origins {
 		if _, err := path.Match(origin, ""); err != nil || origin == "" {
-			errs = append(errs, fmt.Errorf("Origins: %q: give an origin such as https://*.example.com, or *", origin))
+			errs = append(errs, fmt.Errorf("option Origins: %q: give an origin such as https://*.example.com, or *", origin))
 		}
 	}
 	return errors.Join(errs...)
