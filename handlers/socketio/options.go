@@ -16,7 +16,8 @@ type Options struct {
 	// Path that clients ask for, with or without the last slash ("/socket.io/"). A prefix goes here too:
 	// "/agent-manager/socket.io/".
 	Path string
-	// Engine is the transport: heartbeat, limits, origins, deadlines.
+	// Engine is the transport: heartbeat, limits, origins, deadlines. Its MaxHalfOpenPerAddress (4,096 here) is for clients without a
+	// namespace.
 	Engine engineio.Options
 	// ConnectTimeout for a client to connect to a namespace, middleware included (45 s).
 	ConnectTimeout time.Duration
@@ -43,6 +44,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Engine.MaxHalfOpenPerAddress == 0 {
+		o.Engine.MaxHalfOpenPerAddress = 4096
 	}
 	if o.Engine.Logger == nil {
 		o.Engine.Logger = o.Logger.Named("engine")

@@ -212,6 +212,7 @@ func (s *Socket) connect(p *plan) {
 		return // the connection is over
 	}
 	s.connection.timer.Stop()
+	s.connection.session.Settle()
 	s.namespace.sockets.Add(1)
 	s.welcomed = true
 	if p.onConnect != nil {

@@ -115,6 +115,28 @@ func TestSessionsAreLimitedInAllAndPerAddressAndRoomIsMadeByThoseThatEnd(t *test
 	require.Equal(t, 200, status)
 }
 
+func TestHalfOpenSessionsAreLimitedPerAddressUntilTheySettle(t *testing.T) {
+	w := start(t, engineio.Options{MaxHalfOpenPerAddress: 2})
+	open := func() int {
+		status, _, _ := w.do(http.MethodGet, "EIO=4&transport=polling", "")
+		return status
+	}
+	first, second := w.poll(), w.poll()
+	require.Equal(t, 429, open())
+	w.session(first).session.Settle()
+	w.session(first).session.Settle()
+	third := w.poll()
+	require.Equal(t, 429, open())
+	for _, sid := range []string{first, second, third} {
+		status, _ := w.post(sid, "abc")
+		require.Equal(t, 400, status)
+		w.session(sid).session.Settle()
+	}
+	w.poll()
+	w.poll()
+	require.Equal(t, 429, open())
+}
+
 func TestOptionsThatCannotWorkAreNamedAllAtOnce(t *testing.T) {
 	_, err := engineio.New(engineio.Options{PingInterval: -1, MaxPayload: -1, Origins: []string{"[", ""}}, func(*engineio.Session) engineio.Handler { return nil })
 	require.ErrorContains(t, err, "PingInterval: -1ns: give")

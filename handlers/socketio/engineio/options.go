@@ -24,6 +24,9 @@ type Options struct {
 	// MaxSessionsPerAddress is the most sessions one address may have (MaxSessions). One more is answered with 429. An office behind
 	// one address, or a proxy that RemoteAddr is not told of, counts as one.
 	MaxSessionsPerAddress int
+	// MaxHalfOpenPerAddress is the most sessions of one address that may be without Settle (MaxSessionsPerAddress): for servers with a
+	// handshake of their own, which a client may never begin. One more is answered with 429.
+	MaxHalfOpenPerAddress int
 	// MaxQueuePackets waiting to be sent to one session (2,048). One more ends it with ErrSlow.
 	MaxQueuePackets int
 	// MaxQueueBytes waiting to be sent to one session (8 MiB); a single message may exceed it when nothing else waits.
@@ -63,6 +66,7 @@ func (o Options) withDefaults() Options {
 	number(&o.MaxPayload, 1_000_000)
 	number(&o.MaxSessions, 20_000)
 	number(&o.MaxSessionsPerAddress, o.MaxSessions)
+	number(&o.MaxHalfOpenPerAddress, o.MaxSessionsPerAddress)
 	number(&o.MaxQueuePackets, 2048)
 	number(&o.MaxQueueBytes, 8<<20)
 	if o.RemoteAddr == nil {
@@ -93,7 +97,7 @@ func (o Options) Validate() error {
 		value int
 	}{
 		{"MaxPayload", o.MaxPayload}, {"MaxSessions", o.MaxSessions}, {"MaxSessionsPerAddress", o.MaxSessionsPerAddress},
-		{"MaxQueuePackets", o.MaxQueuePackets}, {"MaxQueueBytes", o.MaxQueueBytes},
+		{"MaxHalfOpenPerAddress", o.MaxHalfOpenPerAddress}, {"MaxQueuePackets", o.MaxQueuePackets}, {"MaxQueueBytes", o.MaxQueueBytes},
 	} {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("option %s: %d: give a positive number, or 0 for the default", n.name, n.value))

@@ -5,6 +5,9 @@ import (
 	"net/http"
 )
 
+// tally of one address.
+type tally struct{ sessions, halfOpen int }
+
 // admit counts a session in, if the limits allow it, and returns the status to answer with.
 func (srv *Server) admit(s *Session) int {
 	srv.mu.Lock()
@@ -13,13 +16,14 @@ func (srv *Server) admit(s *Session) int {
 	case srv.stats.Sessions >= srv.options.MaxSessions:
 		srv.stats.Refused++
 		return http.StatusServiceUnavailable
-	case srv.perAddr[s.addr] >= srv.options.MaxSessionsPerAddress:
+	case srv.perAddr[s.addr].sessions >= srv.options.MaxSessionsPerAddress,
+		srv.perAddr[s.addr].halfOpen >= srv.options.MaxHalfOpenPerAddress:
 		srv.stats.Refused++
 		return http.StatusTooManyRequests
 	}
 	srv.stats.Sessions++
 	srv.stats.Opened++
-	srv.perAddr[s.addr]++
+	srv.countLocked(s.addr, 1, 1)
 	srv.running.Add(1)
 	return http.StatusOK
 }
@@ -50,11 +54,37 @@ func (srv *Server) forget(s *Session) {
 	}
 	delete(srv.sessions, s.id)
 	srv.stats.Sessions--
-	if srv.perAddr[s.addr]--; srv.perAddr[s.addr] == 0 {
-		delete(srv.perAddr, s.addr)
+	if s.settled {
+		srv.countLocked(s.addr, -1, 0)
+	} else {
+		srv.countLocked(s.addr, -1, -1)
 	}
 	srv.mu.Unlock()
 	srv.running.Done()
+}
+
+// Settle says that the session is more than a handshake: it no longer counts for MaxHalfOpenPerAddress.
+func (s *Session) Settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	srv := s.server
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if !s.settled && s.reason == nil {
+		s.settled = true
+		srv.countLocked(s.addr, 0, -1)
+	}
+}
+
+func (srv *Server) countLocked(addr string, sessions, halfOpen int) {
+	t := srv.perAddr[addr]
+	t.sessions += sessions
+	t.halfOpen += halfOpen
+	if t.sessions == 0 {
+		delete(srv.perAddr, addr)
+	} else {
+		srv.perAddr[addr] = t
+	}
 }
 
 func (srv *Server) upgraded() {

@@ -30,7 +30,7 @@ type Server struct {
 	mu       sync.RWMutex
 	closed   bool
 	sessions map[string]*Session
-	perAddr  map[string]int
+	perAddr  map[string]tally
 	stats    Stats
 }
 
@@ -55,7 +55,7 @@ func New(o Options, open func(*Session) Handler) (*Server, error) {
 		options:  o.withDefaults(),
 		open:     open,
 		sessions: make(map[string]*Session),
-		perAddr:  make(map[string]int),
+		perAddr:  make(map[string]tally),
 	}
 	srv.packets.ping = control("2")
 	srv.packets.noop = control("6")

@@ -25,6 +25,7 @@ type Session struct {
 	header  http.Header
 	query   url.Values
 	handler Handler
+	settled bool // guarded by the server's mutex
 
 	receiving sync.Mutex // held while the handler has a message
 

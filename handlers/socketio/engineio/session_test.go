@@ -190,6 +190,20 @@ func TestASlowClientLosesItsTransportAndNobodyWaitsForIt(t *testing.T) {
 	require.EqualValues(t, 2, w.server.Stats().Overflows)
 }
 
+// Nothing is queued any more when the connection takes no more bytes: the write itself must end.
+func TestAClientThatDoesNotReadIsGivenUpAfterTheWriteTimeout(t *testing.T) {
+	w := start(t, engineio.Options{WriteTimeout: 100 * time.Millisecond, MaxQueueBytes: 1 << 30, MaxQueuePackets: 1000})
+	ws := w.dial("EIO=4&transport=websocket")
+	text, err := ws.next()
+	require.NoError(t, err)
+	sid := parseOpening(t, text).SID
+	big := engineio.Text([]byte(strings.Repeat("x", 1<<20)))
+	for range 64 {
+		require.NoError(t, w.session(sid).session.Send(big))
+	}
+	require.ErrorIs(t, w.why(sid), engineio.ErrTransport)
+}
+
 func TestRoomLetsASenderWaitInsteadOfOverflowing(t *testing.T) {
 	w := start(t, engineio.Options{MaxQueuePackets: 10})
 	ws := w.dial("EIO=4&transport=websocket")
