@@ -85,7 +85,7 @@ func TestDeepNestingIsReadOnce(t *testing.T) {
 func TestWhatIsEncodedParsesBack(t *testing.T) {
 	id := uint64(7)
 	for _, namespace := range []string{"/", "/custom"} {
-		parts, err := encodeEvent(namespace, "näme<&>", "off", &id, []any{1, "<&>", []byte{1}, json.RawMessage(`{ "a": 1 }`), Verbatim(`[2]`), map[string]any{"x": nil}})
+		parts, err := encodeEvent(namespace, "näme<&>", "off", &id, []any{1, "<&>", "ü<&>", []byte{1}, json.RawMessage(`{ "a": 1 }`), Verbatim(`[2]`), map[string]any{"x": nil}})
 		require.NoError(t, err)
 		require.Len(t, parts, 2)
 		text := polled(parts[0])
@@ -94,7 +94,7 @@ func TestWhatIsEncodedParsesBack(t *testing.T) {
 		require.Equal(t, packet{
 			kind: '5', namespace: namespace, id: 7, hasID: true, attachments: 1, name: "näme<&>",
 			args: []json.RawMessage{
-				json.RawMessage("1"), json.RawMessage(`"<&>"`), json.RawMessage(`{"_placeholder":true,"num":0}`),
+				json.RawMessage("1"), json.RawMessage(`"<&>"`), json.RawMessage(`"ü<&>"`), json.RawMessage(`{"_placeholder":true,"num":0}`),
 				json.RawMessage(`{"a":1}`), json.RawMessage("[2]"), json.RawMessage(`{"x":null}`), json.RawMessage(`"off"`),
 			},
 		}, p)

@@ -65,6 +65,7 @@ func TestOnlyAllowedOriginsConnectAndMaySendCredentials(t *testing.T) {
 		"http://desk.example.com":     false,
 		"https://a.example.org/x":     false,
 		"null":                        false,
+		"http://1.example.com":        false,
 	} {
 		for _, method := range []string{"GET", "OPTIONS"} {
 			status, _, header := w.do(method, "EIO=4&transport=polling", "", "Origin", origin, "Access-Control-Request-Headers", "x-trace")

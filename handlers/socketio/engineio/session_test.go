@@ -14,6 +14,12 @@ import (
 	"github.com/cimbus/cimbus/handlers/socketio/engineio"
 )
 
+// hangs waits for the session's poll.
+func hangs(t *testing.T, s *engineio.Session) {
+	t.Helper()
+	require.Eventually(t, s.Hanging, 20*time.Second, time.Millisecond)
+}
+
 func TestMessagesKeepTheirOrderAndKindOverPolling(t *testing.T) {
 	w := start(t, engineio.Options{})
 	for _, payload := range []string{"4hello", "4test1\x1e4test2\x1e4test3", "4hello\x1ebAQIDBA==", "b\x1e4", "4ü\u2028😀"} {
@@ -124,7 +130,7 @@ func TestACloseByPostAnswersThePollOfTheSameInstantWithANoop(t *testing.T) {
 		post := func() { posted, _ = w.post(sid, "1") }
 		wg.Go(get)
 		if round%3 == 1 {
-			<-time.After(3 * time.Millisecond) // the poll hangs by now
+			hangs(t, w.session(sid).session)
 		}
 		wg.Go(post)
 		wg.Wait()
@@ -162,7 +168,7 @@ func TestACancelledPollEndsTheSession(t *testing.T) {
 		}
 		gone <- err
 	}()
-	<-time.After(5 * time.Millisecond)
+	hangs(t, w.session(sid).session)
 	cancel()
 	require.Error(t, <-gone)
 	status, _ := w.get(sid)
@@ -269,6 +275,7 @@ func TestClosingTheServerEndsEverySessionAndRefusesNewOnes(t *testing.T) {
 		_, text := w.get(hanging)
 		polled <- text
 	}()
+	hangs(t, w.session(hanging).session)
 	absent := w.poll() // its next poll never comes
 	ws := w.dial("EIO=4&transport=websocket")
 	text, err := ws.next()
