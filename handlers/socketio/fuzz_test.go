@@ -2,7 +2,12 @@ package socketio
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -83,6 +88,48 @@ func FuzzAttachments(f *testing.F) {
 				_, ok := attachmentOf(arg, make([][]byte, attachments))
 				require.True(t, ok, "%s", arg)
 			}
+		}
+	})
+}
+
+// Whatever one client posts, it is answered with one of the protocol's statuses, and another client notices nothing.
+func FuzzConnection(f *testing.F) {
+	for _, seed := range []string{
+		"40", "40\x1e42[\"message\",1]\x1e41", "40/custom,{\"pid\":\"p\",\"offset\":\"1\"}", "40/nowhere", "40\x1e4512-[\"message\"]\x1ebAQ==",
+		"40\x1e452-[\"message\",{\"_placeholder\":true,\"num\":1}]\x1ebAQ==\x1eb", "40\x1e40", "3\x1e40\x1e430[]", "42[\"message\"]", "bAQ==", "40\x1e41\x1e40",
+	} {
+		f.Add([]byte(seed))
+	}
+	srv, err := New(Options{})
+	require.NoError(f, err)
+	f.Cleanup(func() { require.NoError(f, srv.Close(context.Background())) })
+	for _, name := range []string{"/", "/custom"} {
+		srv.Of(name).On("message", func(s *Socket, e *Event) { _ = s.Emit("back", e.Placeholders()) })
+	}
+	do := func(method, sid, body string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		target := "/socket.io/?EIO=4&transport=polling&sid=" + url.QueryEscape(sid)
+		srv.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), method, target, strings.NewReader(body)))
+		return w
+	}
+	open := func(t *testing.T) string {
+		var opening struct{ SID string }
+		require.NoError(t, json.Unmarshal(do(http.MethodGet, "", "").Body.Bytes()[1:], &opening))
+		return opening.SID
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, packet := range bytes.Split(body, []byte{0x1e}) {
+			if len(packet) > 0 && packet[0] == '1' {
+				return // a close waits for the poll of its instant
+			}
+		}
+		sid, other := open(t), open(t)
+		require.Equal(t, http.StatusOK, do(http.MethodPost, other, "40").Code)
+		require.Contains(t, []int{http.StatusOK, http.StatusBadRequest}, do(http.MethodPost, sid, string(body)).Code)
+		require.Contains(t, do(http.MethodGet, other, "").Body.String(), `40{"sid"`)
+		for _, end := range []string{sid, other} {
+			require.Equal(t, http.StatusBadRequest, do(http.MethodPost, end, "x").Code)
+			require.Equal(t, http.StatusBadRequest, do(http.MethodGet, end, "").Code)
 		}
 	})
 }
