@@ -30,15 +30,19 @@ func (e *Event) Decode(values ...any) error {
 // WantsAck tells whether the client waits for an Ack.
 func (e *Event) WantsAck() bool { return e.wants }
 
-// Ack answers the client with arguments, as those of Socket.Emit. The first answer counts; without WantsAck it does nothing. It may be
+// Ack answers the client with arguments, as those of Socket.Emit. The first answer that can be
+// encoded counts; without WantsAck it does nothing. It may be
 // called after the handler has returned.
 func (e *Event) Ack(args ...any) error {
-	if !e.wants || !e.acked.CompareAndSwap(false, true) {
+	if !e.wants {
 		return nil
 	}
 	var to encoder
 	if err := to.addAll(args); err != nil {
 		return fmt.Errorf("ack of %s: %w", e.Name, err)
+	}
+	if !e.acked.CompareAndSwap(false, true) {
+		return nil
 	}
 	return e.socket.send(to.packet(packetAck, e.socket.namespace.name, &e.id))
 }

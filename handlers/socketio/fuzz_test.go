@@ -118,7 +118,7 @@ func FuzzConnection(f *testing.F) {
 		return opening.SID
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, packet := range bytes.Split(body, []byte{0x1e}) {
+		for packet := range bytes.SplitSeq(body, []byte{0x1e}) {
 			if len(packet) > 0 && packet[0] == '1' {
 				return // a close waits for the poll of its instant
 			}

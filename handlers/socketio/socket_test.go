@@ -133,6 +133,7 @@ func TestAHandlerMayAskItsOwnClientAndAckOnce(t *testing.T) {
 			reply, err := s.EmitWithAck(s.Context(), "question")
 			require.NoError(t, err)
 			require.True(t, e.WantsAck())
+			require.ErrorContains(t, e.Ack(func() {}), "ack of ask")
 			require.NoError(t, e.Ack(reply.Args[0]))
 			require.NoError(t, e.Ack("twice"))
 		})

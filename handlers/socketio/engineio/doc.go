@@ -11,6 +11,9 @@
 //   - An upgrade is a WebSocket with the session's id, "2probe" answered by "3probe", the hanging GET released by a noop, and "5".
 //     Messages wait from the noop to the "5", so that none is lost, repeated or reordered.
 //
+// A session lives in one process. A request with its id that reaches another one gets 400 "Session ID unknown", and the client begins
+// anew: behind several processes polling needs a balancer that keeps a client with its process, WebSocket alone does not.
+//
 // What it costs: an idle polling session has no goroutine of its own beyond the HTTP request that hangs, an idle WebSocket one has its
 // reader. Writers exist while there is something to write, heartbeats are timers. A Message is encoded once, as a WebSocket frame
 // that also contains the polling form, for all the sessions it is sent to. Queues are bounded: a client that reads too slowly loses its

@@ -2,6 +2,7 @@ package engineio_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -91,6 +92,40 @@ func TestWhatIsTooLargeEndsTheSession(t *testing.T) {
 	ws.send("4" + strings.Repeat("x", 1000))
 	require.Equal(t, websocket.StatusMessageTooBig, ws.ends())
 	require.ErrorIs(t, w.why(parseOpening(t, text).SID), engineio.ErrTooLarge)
+}
+
+func TestABodyThatDoesNotArriveInTimeEndsTheSession(t *testing.T) {
+	w := start(t, engineio.Options{ReadTimeout: 50 * time.Millisecond})
+	sid := w.poll()
+	body, never := io.Pipe()
+	defer never.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+"?"+polling(sid), body)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if response, err := w.client.Do(r); err == nil {
+			response.Body.Close()
+		}
+	}()
+	require.ErrorIs(t, w.why(sid), engineio.ErrTransport)
+	never.Close()
+	<-done
+}
+
+func TestASessionEndsWithItsWebSocket(t *testing.T) {
+	w := start(t, engineio.Options{})
+	for _, end := range []func(*websocket.Conn) error{
+		(*websocket.Conn).CloseNow,
+		func(c *websocket.Conn) error { return c.Close(websocket.StatusGoingAway, "a page is left") },
+		func(c *websocket.Conn) error { return c.Write(t.Context(), websocket.MessageText, []byte("1")) },
+	} {
+		ws := w.dial("EIO=4&transport=websocket")
+		text, err := ws.next()
+		require.NoError(t, err)
+		require.NoError(t, end(ws.conn))
+		require.ErrorIs(t, w.why(parseOpening(t, text).SID), engineio.ErrPeerClosed)
+	}
 }
 
 func TestTwoPollsAtOnceEndTheSession(t *testing.T) {
