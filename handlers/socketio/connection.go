@@ -11,8 +11,6 @@ import (
 	"github.com/cimbus/cimbus/handlers/socketio/engineio"
 )
 
-func newID() string { return engineio.NewID() }
-
 // connection is one client's transport with its namespaces; the engineio.Handler of its session.
 type connection struct {
 	server  *Server
@@ -128,6 +126,17 @@ func (c *connection) connect(p packet) error {
 		return fmt.Errorf("%w: a second CONNECT to a namespace", ErrMalformed)
 	}
 	return sent(s.mailbox.put(c.ctx, nil))
+}
+
+// refuse answers a CONNECT to a namespace that is not there.
+func (c *connection) refuse(namespace string) error {
+	text, err := encodeControl(packetConnectError, namespace, struct {
+		Message string `json:"message"`
+	}{"Invalid namespace"})
+	if err != nil {
+		return err
+	}
+	return sent(c.session.Send(text))
 }
 
 // add makes the socket its namespace's, unless there is one or the connection is over.

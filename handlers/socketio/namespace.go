@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
-
-	"github.com/cimbus/cimbus/handlers/socketio/engineio"
 )
 
 // Middleware decides whether a client may connect. It returns nil, a Refusal, or an error that the client is not told.
@@ -95,15 +93,4 @@ func (ns *Namespace) Prepare(offset, event string, args ...any) (*Message, error
 		return nil, err
 	}
 	return &Message{namespace: ns.name, parts: parts}, nil
-}
-
-// refuse answers a CONNECT to a namespace there is not.
-func (c *connection) refuse(namespace string) error {
-	text, err := encodeControl(packetConnectError, namespace, struct {
-		Message string `json:"message"`
-	}{"Invalid namespace"})
-	if err != nil {
-		return err
-	}
-	return sent(c.session.Send([]*engineio.Message{text}...))
 }

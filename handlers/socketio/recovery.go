@@ -3,6 +3,8 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+
+	"github.com/cimbus/cimbus/handlers/socketio/engineio"
 )
 
 // A Recoverer is an application's side of connection-state recovery. This package keeps nothing of a session that is gone: the application
@@ -23,7 +25,7 @@ type Recoverer interface {
 }
 
 // NewID makes a name nobody can guess, for a pid.
-func NewID() string { return newID() }
+func NewID() string { return engineio.NewID() }
 
 // claim is what a client that comes back says in its auth, beside what the application put there.
 type claim struct {

@@ -38,7 +38,7 @@ const (
 )
 
 func newSocket(c *connection, ns *Namespace, h *Handshake) *Socket {
-	s := &Socket{id: newID(), connection: c, namespace: ns, handshake: h}
+	s := &Socket{id: engineio.NewID(), connection: c, namespace: ns, handshake: h}
 	s.mailbox.socket = s
 	return s
 }

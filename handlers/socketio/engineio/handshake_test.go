@@ -116,6 +116,22 @@ func TestSessionsAreLimitedInAllAndPerAddressAndRoomIsMadeByThoseThatEnd(t *test
 	require.Equal(t, 200, status)
 }
 
+func TestASessionMayMoveItsAddressAndCountsWhereItBegan(t *testing.T) {
+	addr := func(r *http.Request) string { return r.Header.Get("X-Forwarded-For") }
+	w := start(t, engineio.Options{MaxSessionsPerAddress: 1, RemoteAddr: addr})
+	_, text, _ := w.do(http.MethodGet, "EIO=4&transport=polling", "", "X-Forwarded-For", "a")
+	sid := parseOpening(t, text).SID
+	status, _, _ := w.do(http.MethodPost, polling(sid), "4x", "X-Forwarded-For", "b")
+	require.Equal(t, 200, status)
+	status, text, _ = w.do(http.MethodGet, polling(sid), "", "X-Forwarded-For", "c")
+	require.Equal(t, 200, status)
+	require.Equal(t, "4x", text)
+	for from, want := range map[string]int{"a": 429, "b": 200} {
+		status, _, _ = w.do(http.MethodGet, "EIO=4&transport=polling", "", "X-Forwarded-For", from)
+		require.Equal(t, want, status, from)
+	}
+}
+
 func TestHalfOpenSessionsAreLimitedPerAddressUntilTheySettle(t *testing.T) {
 	w := start(t, engineio.Options{MaxHalfOpenPerAddress: 2})
 	open := func() int {

@@ -6,7 +6,7 @@ import "time"
 // GET that was sent in the same instant on another connection.
 const (
 	closeGrace    = 2 * time.Second
-	farewellGrace = 500 * time.Millisecond
+	farewellGrace = time.Second
 )
 
 // beat is called by the session's one timer: to ping, to find that no pong came, or to end what Close began.
