@@ -1,6 +1,11 @@
 package socketio
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cimbus/cimbus/handlers/socketio/engineio"
+)
 
 var (
 	// ErrDisconnected: the socket has left its namespace, or its connection is over.
@@ -9,10 +14,8 @@ var (
 	ErrClientDisconnect = errors.New("the client disconnected")
 	// ErrServerDisconnect: Socket.Disconnect was called.
 	ErrServerDisconnect = errors.New("the server disconnected the socket")
-	// ErrConnectTimeout: the client connected to no namespace in time.
-	ErrConnectTimeout = errors.New("no namespace was connected to in time")
-	// ErrMalformed: the client sent what is not Socket.IO.
-	ErrMalformed = errors.New("malformed Socket.IO packet")
+	// ErrMalformed: the client sent what is not Socket.IO. It is an engineio.ErrMalformed, too.
+	ErrMalformed = fmt.Errorf("%w of Socket.IO", engineio.ErrMalformed)
 )
 
 // A Refusal is what middleware returns to refuse a client and tell it why: CONNECT_ERROR with the message and, unless it is nil, the data.

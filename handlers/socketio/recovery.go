@@ -21,6 +21,7 @@ type Recoverer interface {
 	// Begin follows. pid and offset are what a client claims: check that they are the agent's own. An error closes the transport.
 	Resume(ctx context.Context, s *Socket, pid, offset string) (bool, error)
 	// End says that the client has left by its own disconnect: it may present the pid later all the same, and must not be recovered then.
+	// Nothing else of the client is read before it returns. ctx outlives the connection, by Options.ConnectTimeout.
 	End(ctx context.Context, s *Socket, pid string)
 }
 

@@ -16,6 +16,7 @@ type recoverer struct {
 	pid   string
 	calls []string
 	fail  error
+	slow  bool
 }
 
 func (r *recoverer) Begin(context.Context, *socketio.Socket) (string, error) {
@@ -28,7 +29,14 @@ func (r *recoverer) Resume(_ context.Context, _ *socketio.Socket, pid, offset st
 	return pid == r.pid, r.fail
 }
 
-func (r *recoverer) End(_ context.Context, _ *socketio.Socket, pid string) {
+func (r *recoverer) End(ctx context.Context, s *socketio.Socket, pid string) {
+	if r.slow { // the client goes while it is written down
+		s.CloseTransport()
+		<-s.Context().Done()
+	}
+	if ctx.Err() != nil {
+		return
+	}
 	r.calls = append(r.calls, "end "+pid)
 	r.pid = "another"
 }
@@ -85,6 +93,16 @@ func TestASessionItsUserHasEndedIsKnownToBeBeforeItComesBack(t *testing.T) {
 	require.Equal(t, "another", pidOf(t, c.next()[2:]))
 	close(hold)
 	require.Equal(t, []string{"begin", "end p1", "resume p1 7", "begin"}, r.calls)
+}
+
+func TestASessionIsEndedThoughItsConnectionIsGoneMeanwhile(t *testing.T) {
+	r := &recoverer{pid: "p1", slow: true}
+	srv, url := start(t, socketio.Options{}, func(srv *socketio.Server) { srv.Of("/").Recover(r) })
+	c := joined(t, url)
+	c.send("41")
+	c.ends()
+	require.NoError(t, srv.Close(t.Context()))
+	require.Equal(t, []string{"begin", "end p1"}, r.calls)
 }
 
 func TestARecoveryThatFailsClosesTheTransportSoThatTheClientTriesAgain(t *testing.T) {

@@ -145,7 +145,10 @@ func (s *Socket) leave(reason error) {
 	if before == stateConnected && s.pid != "" && errors.Is(reason, ErrClientDisconnect) {
 		s.guard(func() {
 			if r := s.namespace.plan.Load().recoverer; r != nil {
-				r.End(s.connection.ctx, s, s.pid)
+				// The client may be gone before it is written down, which must be.
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(s.connection.ctx), s.connection.server.options.ConnectTimeout)
+				defer cancel()
+				r.End(ctx, s, s.pid)
 			}
 		})
 	}
