@@ -1,17 +1,24 @@
-// The servers under test, started from source, and ended with the tests.
+// The servers under test, built from source, and ended with the tests.
 
-import { spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after } from "node:test";
+import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../../../../", import.meta.url));
 
 // started runs a command of this module that prints its address, and returns that address.
 export async function started(command) {
-  const bin = process.env[`${command.split("/").pop().toUpperCase()}_BIN`];
-  const [program, ...args] = bin ? [bin] : ["go", "run", command];
-  const child = spawn(program, [...args, "--addr", "127.0.0.1:0"], { cwd: root, stdio: ["ignore", "pipe", "inherit"], detached: true });
-  after(() => process.kill(-child.pid, "SIGTERM")); // go run does not pass the signal on: the group gets it
+  const dir = mkdtempSync(join(tmpdir(), "socketio-"));
+  const program = join(dir, "server");
+  execFileSync("go", ["build", "-o", program, command], { cwd: root, stdio: "inherit" });
+  const child = spawn(program, ["--addr", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "inherit"] });
+  after(() => {
+    child.kill();
+    rmSync(dir, { recursive: true });
+  });
   return await new Promise((resolve, reject) => {
     let printed = "";
     child.stdout.on("data", (data) => {
